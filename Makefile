@@ -1,0 +1,45 @@
+# make setup       the virtual environment in .venv: torch, Detectron2, this project
+# make test        set-up, lint, format check and the tests
+# make quickstart  set-up, then the whole product on real handwritten digits, on a CPU
+# make clean       remove what these targets made
+#
+# All may be run again: a step of the set-up is repeated only when a file it depends on has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+VENV_STAMP := $(VENV)/venv.stamp
+PROJECT_STAMP := $(VENV)/project.stamp
+DETECTRON2_STAMP := $(VENV)/detectron2.stamp
+INSTALLER := tools/install_detectron2.py $(wildcard ssl_backbones/installation/*.py)
+
+.PHONY: setup test lint quickstart clean
+
+setup: $(DETECTRON2_STAMP)
+
+$(VENV_STAMP):
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(PROJECT_STAMP): setup.py pyproject.toml $(VENV_STAMP)
+	$(BIN)/python -m pip install --editable '.[test]'
+	touch $@
+
+# After torch, which building and trying Detectron2 needs.
+$(DETECTRON2_STAMP): $(PROJECT_STAMP) $(INSTALLER)
+	$(BIN)/python tools/install_detectron2.py
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+quickstart: setup
+	$(BIN)/python projects/digits/quickstart.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

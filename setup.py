@@ -1,0 +1,87 @@
+"""Packaging of ssl-backbones.
+
+Detectron2 is not among the requirements, since it is on no package index under its own name:
+tools/install_detectron2.py installs it, once torch is there.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# Both ends of every range have run the test suite. torch 2.10 is the first whose weights_only
+# loading has no known hole; each torchvision fits one torch.
+REQUIREMENTS = [
+    "torch>=2.10,<2.15",
+    "torchvision>=0.25,<0.30",
+    "filelock>=3.16,<5",
+    "fvcore>=0.1.5.post20221221,<0.1.6",
+    "hydra-core>=1.3.2,<1.4",
+    "iopath>=0.1.9,<0.2",
+    "numpy>=2.1,<2.5",
+    "omegaconf>=2.3,<2.4",
+    "pillow>=11,<14",
+    "pycocotools>=2.0.8,<2.1",
+    "rich>=13.7,<16",
+    "tabulate>=0.9,<0.11",
+]
+DIGITS = [
+    "lightly>=1.5.20,<1.7",
+    "matplotlib>=3.9,<3.12",
+    "opencv-python-headless>=4.10,<5.1",
+    "scikit-learn>=1.5.2,<1.10",
+]
+TEST = [
+    "hypothesis>=6.100,<7",
+    "packaging>=24",
+    "pytest>=8.3,<10",
+    # Formatting differs between minor releases.
+    "ruff>=0.17,<0.18",
+    # A test builds the wheel of this package with the setuptools that is installed.
+    "setuptools>=77",
+]
+
+
+def version() -> str:
+    init = (ROOT / "ssl_backbones" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', init, re.MULTILINE)[1]
+
+
+def packages_of(folder: str) -> list[str]:
+    """Packages for a folder of scripts that lives beside the package and is shipped inside it."""
+    parents = {file.parent.relative_to(ROOT) for file in (ROOT / folder).rglob("*.py")}
+    return sorted(".".join(["ssl_backbones", *parent.parts]) for parent in parents)
+
+
+setup(
+    name="ssl-backbones",
+    version=version(),
+    description="Self-supervised ResNets in Detectron2, proved to be really at work",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.10",
+    # An installed package carries the configs and the commands that a checkout has beside it.
+    packages=[
+        *find_packages(include=["ssl_backbones", "ssl_backbones.*"]),
+        *packages_of("configs"),
+        *packages_of("tools"),
+    ],
+    package_dir={"ssl_backbones.configs": "configs", "ssl_backbones.tools": "tools"},
+    install_requires=REQUIREMENTS,
+    extras_require={"digits": DIGITS, "test": [*DIGITS, *TEST]},
+    entry_points={
+        "console_scripts": [
+            "ssl-convert = ssl_backbones.tools.convert_checkpoint:main",
+            "ssl-train = ssl_backbones.tools.train_net:main",
+        ]
+    },
+)

@@ -1,0 +1,32 @@
+"""The one way in which the project tells a user about a mistake: one line and exit status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """A mistake in what the user gave: its text is one line that says what, where and how to mend it."""
+
+
+def run_command(body: Callable[[], int | None]) -> int:
+    """Run the body of a command and return its exit status.
+
+    An `InputError` is printed as one line on standard error and ends in status 2, Ctrl-C in 130. Any
+    other exception is a bug or a failure while running: it keeps its traceback (status 1).
+    """
+    try:
+        return body() or 0
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has had enough. Python would complain once more when it
+        # flushes at exit, so what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

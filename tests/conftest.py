@@ -1,0 +1,104 @@
+"""Small real data that several parts of the suite share, made once per session."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+
+# Detectron2 looks below this folder for datasets as soon as its catalogs are imported, which is when pytest
+# collects the tests. The user's own folder is never written to, nor is the user's cache.
+TEMPORARY = Path(tempfile.mkdtemp(prefix="ssl_backbones_tests_"))
+os.environ["DETECTRON2_DATASETS"] = str(TEMPORARY / "datasets")
+os.environ["SSL_BACKBONES_CACHE"] = str(TEMPORARY / "cache")
+
+
+def pytest_unconfigure():
+    shutil.rmtree(TEMPORARY, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Path:
+    """The embedded digits dataset in miniature: 12 scenes to train on, 6 to test on, of 64 x 64 pixels."""
+    from ssl_backbones.data.digits import write_digits
+
+    root = TEMPORARY / "datasets" / "digits"
+    write_digits(root, num_train=12, num_test=6, size=64, seed=0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def run_tool():
+    """Run a command line of the project as a user would: `run_tool("tools/train_net.py", "--help")`."""
+
+    def run(*words: str, cwd: Path = CHECKOUT, **options) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def moco_file(tmp_path_factory) -> Path:
+    """A file as MoCo's main_moco.py writes it, its encoders torchvision's ResNet-50 with an MLP head."""
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    state = {}
+    for name in ("encoder_q", "encoder_k"):
+        encoder = torchvision.models.resnet50(num_classes=128)
+        encoder.fc = torch.nn.Sequential(torch.nn.Linear(2048, 2048), torch.nn.ReLU(), encoder.fc)
+        for norm in (m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            # As after training: initial statistics would hide whether they were carried over.
+            for tensor in (norm.weight.data, norm.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (norm.bias.data, norm.running_mean):
+                tensor.normal_(std=0.1)
+        state |= {f"module.{name}.{key}": value for key, value in encoder.state_dict().items()}
+    state["module.queue"] = torch.nn.functional.normalize(torch.randn(128, 64), dim=0)
+    state["module.queue_ptr"] = torch.zeros(1, dtype=torch.long)
+    path = tmp_path_factory.mktemp("moco") / "checkpoint_0199.pth.tar"
+    torch.save({"epoch": 200, "arch": "resnet50", "state_dict": state, "optimizer": {}}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def converted(moco_file, run_tool) -> Path:
+    """The same, converted by the command."""
+    path = moco_file.with_name("moco.pkl")
+    result = run_tool("tools/convert_checkpoint.py", str(moco_file), str(path))
+    assert result.returncode == 0, result.stderr
+    return path
+
+
+@pytest.fixture(scope="session")
+def small() -> tuple[str, ...]:
+    """Overrides that make a recipe small enough for a CPU: digits, two scenes of 64 pixels an iteration."""
+    return (
+        "train.device=cpu",
+        "train.seed=1",
+        "train.log_period=1",
+        "dataloader.train.dataset.names=digits_train",
+        "dataloader.test.dataset.names=digits_test",
+        "dataloader.train.mapper.augmentations.0.short_edge_length=64",
+        "dataloader.train.mapper.augmentations.0.sample_style=choice",
+        "dataloader.test.mapper.augmentations.0.short_edge_length=64",
+        "dataloader.train.total_batch_size=2",
+        "dataloader.train.num_workers=0",
+        "dataloader.test.num_workers=0",
+        "model.roi_heads.num_classes=10",
+        "model.roi_heads.batch_size_per_image=16",
+        "model.proposal_generator.post_nms_topk=[50,20]",
+    )

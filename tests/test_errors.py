@@ -1,0 +1,48 @@
+"""What a command says, and its exit status, when something goes wrong."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ssl_backbones.errors import InputError, run_command
+
+
+def test_success_and_a_status_pass_through():
+    assert run_command(lambda: None) == 0
+    assert run_command(lambda: 1) == 1
+
+
+def test_a_users_mistake_is_one_line_and_status_2(capsys):
+    def body():
+        raise InputError("no such file:\n  x.pth; give one that exists")
+
+    assert run_command(body) == 2
+    assert capsys.readouterr().err == "error: no such file: x.pth; give one that exists\n"
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+def test_ctrl_c_is_130(capsys):
+    def body():
+        raise KeyboardInterrupt
+
+    assert run_command(body) == 130
+
+
+def test_a_closed_pipe_is_no_error():
+    """As in `command | head -1`."""
+    code = (
+        "import sys\n"
+        "from ssl_backbones.errors import run_command\n"
+        "sys.exit(run_command(lambda: print('line\\n' * 100_000)))"
+    )
+    command = f'"{sys.executable}" -c "$CODE" | head -1; echo "${{PIPESTATUS[0]}}"'
+    result = subprocess.run(
+        ["bash", "-c", command], env={"CODE": code}, capture_output=True, text=True
+    )
+    assert result.stdout.split() == ["line", "0"]
+    assert result.stderr == ""
