@@ -1,0 +1,353 @@
+"""Reads any checkpoint without torch and without running anything from it.
+
+Three containers are read, through the one allow-list machine of `unpickling`: torch's zip files,
+its older format (pickles, then the raw storages) and plain pickles of numpy arrays. Tensors become
+read-only arrays over the mapped file, so that only what is used is ever read from the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import stat
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from ..errors import InputError
+from .unpickling import Machine, Refused, Storage
+
+# torch/serialization.py: MAGIC_NUMBER and PROTOCOL_VERSION of the format before torch 1.6.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+
+_MAX_ENTRIES = 200_000  # of a zip file: one a storage and a handful more
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        container: "torch-zip", "torch-legacy" or "pickle".
+        content: the pickled object. Tensors and arrays are read-only numpy arrays over the file,
+            not always aligned: copy one before torch gets it. bfloat16 comes as float32 (exact);
+            the byte order is the machine's.
+        foreign: types in whose place an inert placeholder stands.
+    """
+
+    path: str
+    container: str
+    content: object
+    foreign: tuple[str, ...]
+    _data: mmap.mmap = field(repr=False)
+
+    def release(self) -> None:
+        """Give back the memory of what was read so far; it is read again where it is used again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._data.madvise(mmap.MADV_DONTNEED)
+
+
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read a file that may come from anybody: nothing in it is run.
+
+    Raises:
+        InputError: no such file; one that is no checkpoint (and what it looks like); a damaged one;
+            or one that names anything that checkpoints do not need.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            return read_open_file(file, path)
+    except OSError as error:
+        hint = "give the file itself" if os.path.isdir(path) else "check the path"
+        raise InputError(f"cannot read {path}: {error.strerror or error}; {hint}") from error
+
+
+def read_open_file(file, name: str) -> Checkpoint:
+    """Like `read_checkpoint`, of a file that is open for reading; `name` is for messages."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{name} is not a regular file; save it to disk first and give that path")
+    if status.st_size == 0:
+        raise InputError(f"{name} is empty: the download failed; get it again")
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        return Checkpoint(name, *_read(data), data)
+    except Refused as refusal:
+        raise InputError(f"{name} {refusal}") from refusal
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """Hexadecimal sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    piece = memoryview(bytearray(1 << 20))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(piece):
+            digest.update(piece[:count])
+    return digest.hexdigest()
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open such that a named pipe is refused instead of waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read(data: mmap.mmap) -> tuple[str, object, tuple[str, ...]]:
+    if data[:4] == b"PK\x03\x04":
+        return "torch-zip", *_read_zip(data)
+    if data[:1] != b"\x80":
+        raise Refused(_looks_like(data[:512]))
+    machine = Machine(data, 0, len(data))
+    content = machine.load()
+    if type(content) is int and content == _LEGACY_MAGIC:
+        return "torch-legacy", *_read_legacy(data, machine.end)
+    return "pickle", content, tuple(sorted(machine.foreign))
+
+
+def _looks_like(head: bytes) -> str:
+    """What a file that is no checkpoint seems to be, and the mend."""
+    start = head.lstrip().lower()
+    for signature, reason in (
+        (
+            b"<",
+            "is a web page (HTML or XML), not a checkpoint: the address gave an error or a log-in",
+        ),
+        (b"version https://git-lfs", "is a Git LFS pointer, not the file: run `git lfs pull`"),
+        (b"\x1f\x8b", "is compressed by gzip: unpack it first and give the file inside"),
+        (b"bzh", "is compressed by bzip2: unpack it first and give the file inside"),
+        (b"\xfd7zxz", "is compressed by xz: unpack it first and give the file inside"),
+        (b"pk\x05\x06", "is an empty zip archive: get it again"),
+        (b"\x89hdf", "is an HDF5 file, which is not read: give the PyTorch checkpoint"),
+        (b"\x93numpy", "is a .npy file, which is not read: give the PyTorch checkpoint"),
+    ):
+        if start.startswith(signature):
+            return reason
+    if head[257:262] == b"ustar":
+        return (
+            "is a tar archive: unpack it, or, if torch before 0.1.10 wrote it, load it with an old "
+            "torch and save its state_dict() again"
+        )
+    if head[8:10] == b'{"':
+        return "is a safetensors file, which is not read yet: give the PyTorch checkpoint"
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        return "is a text file, not a checkpoint: get it again"
+    return "is not a PyTorch checkpoint nor a pickle of arrays: it is damaged or of another kind"
+
+
+# torch's zip files (since torch 1.6)
+
+
+def _read_zip(data: mmap.mmap) -> tuple[object, tuple[str, ...]]:
+    entries = _zip_entries(data)
+    pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1:
+        raise Refused("is a zip archive but not a PyTorch checkpoint: unpack it and give the file")
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}constants.pkl" in entries:
+        raise Refused("is a TorchScript program, not a checkpoint; save the model's state_dict()")
+    if None in entries.values():
+        raise Refused(
+            "is a compressed or encrypted zip archive, which PyTorch does not write: unpack it and "
+            "pack it again with `zip -0 -r`, or get the original"
+        )
+    order = _byte_order(data, entries.get(f"{root}byteorder"))
+    flat_arrays: dict[tuple[str, str], np.ndarray] = {}
+
+    def find_storage(key: str, dtype: str, count: int, view: tuple | None) -> Storage:
+        if (key, dtype) not in flat_arrays:
+            entry = entries.get(f"{root}data/{key}")
+            if entry is None:
+                raise Refused("lacks some of its tensor data: it is damaged; get it again")
+            flat_arrays[key, dtype] = _flat(memoryview(data)[entry], dtype, order)
+        flat = flat_arrays[key, dtype]
+        if view is not None or count > len(flat):
+            raise Refused("claims more tensor data than it has: it is damaged; get it again")
+        return Storage(flat[:count], order)
+
+    pickled = entries[pickles[0]]
+    machine = Machine(data, pickled.start, pickled.stop, find_storage)
+    return machine.load(), tuple(sorted(machine.foreign))
+
+
+def _byte_order(data: mmap.mmap, entry: slice | None) -> str:
+    """numpy's sign for the file's byte order, which files before torch 2.1 do not state."""
+    orders = {b"little": "<", b"big": ">"}
+    order = "<" if entry is None else orders.get(data[entry.start : entry.stop][:8])
+    if order is None:
+        raise Refused("states an unknown byte order: it is damaged; get it again")
+    return order
+
+
+def _zip_entries(data: mmap.mmap) -> dict[str, slice | None]:
+    """Where each entry's bytes lie, by name; None for one that is compressed or encrypted.
+
+    Written out because `zipfile` gives no position of an entry's bytes and is not bounded. The
+    format: APPNOTE.TXT 6.3.10, sections 4.3.7 to 4.3.16 and 4.5.3.
+    """
+    entries: dict[str, slice | None] = {}
+    try:
+        count, position, end = _zip_directory(data)
+        for _ in range(count):
+            name, plain, header, size, position = _zip_entry(data, position)
+            start = header + 30 + sum(struct.unpack_from("<HH", data, header + 26))
+            if data[header : header + 4] != b"PK\x03\x04" or position > end or name in entries:
+                raise Refused("is a damaged zip archive; get it again")
+            if plain and start + size > end:
+                raise Refused("claims more data than it has: it is truncated; get it again")
+            entries[name] = slice(start, start + size) if plain else None
+    except (struct.error, UnicodeDecodeError, OverflowError) as error:
+        raise Refused("is a damaged zip archive; get it again") from error
+    places = sorted((s.start, s.stop) for s in entries.values() if s is not None)
+    if any(stop > start for (_, stop), (start, _) in pairwise(places)):
+        raise Refused("holds entries that share their bytes: the file is hostile")
+    return entries
+
+
+def _zip_entry(data: mmap.mmap, position: int) -> tuple[str, bool, int, int, int]:
+    """A row of the directory: name, whether it is plain, its header's place, size, next row."""
+    signature, flags, method, packed, size, *lengths, header = struct.unpack_from(
+        "<4s4xHH8xLLHHH8xL", data, position
+    )
+    start = position + 46
+    name = data[start : start + lengths[0]].decode()
+    extra = data[start + lengths[0] : start + lengths[0] + lengths[1]]
+    size, packed, header = _zip64_values(extra, size, packed, header)
+    if signature != b"PK\x01\x02":
+        raise Refused("is a damaged zip archive; get it again")
+    if name.startswith("/") or ".." in name.split("/") or "\\" in name:
+        raise Refused("holds a path that leads out of the archive: the file is hostile")
+    plain = method == 0 and not flags & 1 and packed == size
+    return name, plain, header, size, start + sum(lengths)
+
+
+def _zip_directory(data: mmap.mmap) -> tuple[int, int, int]:
+    """Number of entries, and where the directory of the archive starts and ends."""
+    end = data.rfind(b"PK\x05\x06", max(0, len(data) - (1 << 16) - 22))
+    if end < 0:
+        raise Refused("is a truncated zip archive: the download stopped early; get it again")
+    count, size, start = struct.unpack_from("<10xHLL", data, end)
+    if end >= 20 and data[end - 20 : end - 16] == b"PK\x06\x07":
+        (end,) = struct.unpack_from("<8xQ", data, end - 20)
+        signature, count, size, start = struct.unpack_from("<4s28xQQQ", data, end)
+        if signature != b"PK\x06\x06":
+            raise Refused("is a damaged zip archive; get it again")
+    if start + size > end or count > _MAX_ENTRIES:
+        raise Refused("is a damaged zip archive; get it again")
+    return count, start, end
+
+
+def _zip64_values(extra: bytes, *values: int) -> list[int]:
+    """`values`, those that did not fit into 32 bits taken in turn from the extra field 1."""
+    large = b""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        if kind == 1:
+            large = extra[4 : 4 + length]
+        extra = extra[4 + length :]
+    result = []
+    for value in values:
+        if value == 0xFFFFFFFF:
+            (value,), large = struct.unpack_from("<Q", large), large[8:]
+        result.append(value)
+    return result
+
+
+# torch's format before 1.6: magic number, version, system, object, keys, then every storage
+
+
+def _read_legacy(data: mmap.mmap, position: int) -> tuple[object, tuple[str, ...]]:
+    protocol, position = _load(data, position)
+    system, position = _load(data, position)
+    if type(protocol) is not int or protocol != _LEGACY_PROTOCOL or type(system) is not dict:
+        raise Refused("is of an unknown version of PyTorch's format: it is damaged; get it again")
+    if system.get("little_endian") is False:
+        raise Refused("was written on a big-endian machine: load and save it again on another")
+    claims: dict[str, tuple[str, int]] = {}
+    # The storages' types stand in the object, and only behind it is known where they lie. So it is
+    # read twice, the first time with other bytes of the file in the storages' place.
+    _, end = _load(data, position, _recorder(data, claims))
+    keys, end = _load(data, end)
+    storages = _legacy_storages(data, end, keys, claims)
+
+    def find_storage(key: str, dtype: str, count: int, view: tuple | None) -> Storage:
+        if key not in storages:
+            raise Refused("lacks some of its tensor data: it is damaged; get it again")
+        flat = storages[key][:count]
+        if view is None:
+            return Storage(flat)
+        _key, offset, size = view
+        return Storage(flat[offset : offset + size])
+
+    machine = Machine(data, position, len(data), find_storage)
+    return machine.load(), tuple(sorted(machine.foreign))
+
+
+def _load(
+    data: mmap.mmap, position: int, find_storage: Callable | None = None
+) -> tuple[object, int]:
+    machine = Machine(data, position, len(data), find_storage)
+    return machine.load(), machine.end
+
+
+def _recorder(data: mmap.mmap, claims: dict[str, tuple[str, int]]) -> Callable:
+    def find_storage(key: str, dtype: str, count: int, view: tuple | None) -> Storage:
+        if claims.setdefault(key, (dtype, count)) != (dtype, count):
+            raise Refused("describes one storage in two ways: it is damaged; get it again")
+        itemsize = _itemsize(dtype)
+        if count * itemsize > len(data):
+            raise Refused("claims more tensor data than it has: it is truncated; get it again")
+        if view is not None:
+            _check_view(view, count)
+            count = view[2]
+        stand_in = memoryview(data)[: count * itemsize]
+        return Storage(_flat(stand_in, "uint16" if dtype == "bfloat16" else dtype, "<"))
+
+    return find_storage
+
+
+def _check_view(view: object, count: int) -> None:
+    whole = type(view) is tuple and len(view) == 3 and all(type(n) is int for n in view[1:])
+    if not whole or min(view[1:]) < 0 or view[1] + view[2] > count:
+        raise Refused("has a view that reaches outside its storage: damaged or hostile")
+
+
+def _legacy_storages(
+    data: mmap.mmap, position: int, keys: object, claims: dict[str, tuple[str, int]]
+) -> dict[str, np.ndarray]:
+    """The flat arrays behind the last pickle: each a count of elements (int64), then its bytes."""
+    view = memoryview(data)
+    storages: dict[str, np.ndarray] = {}
+    for key in keys if type(keys) is list else ():
+        if type(key) is not str or key not in claims or key in storages:
+            raise Refused("lists tensor data that nothing uses: it is damaged; get it again")
+        dtype, claimed = claims[key]
+        end = position + 8
+        count = struct.unpack_from("<q", data, position)[0] if end <= len(data) else -1
+        position, end = end, end + count * _itemsize(dtype)
+        if count < 0 or end > len(data):
+            raise Refused("ends before its tensor data: it is truncated; get it again")
+        if claimed > count:
+            raise Refused("claims more tensor data than it has: it is damaged; get it again")
+        storages[key] = _flat(view[position:end], dtype, "<")
+        position = end
+    return storages
+
+
+def _itemsize(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+
+
+def _flat(data: memoryview, dtype: str, order: str) -> np.ndarray:
+    """One-dimensional array over bytes; a copy only of bfloat16 and of a foreign byte order."""
+    length = len(data) // _itemsize(dtype)
+    if dtype == "bfloat16":  # the upper half of a float32
+        halves = np.ndarray(length, np.dtype(np.uint16).newbyteorder(order), data)
+        return (halves.astype(np.uint32) << 16).view(np.float32)
+    native = np.dtype(dtype)
+    flat = np.ndarray(length, native.newbyteorder(order), data if length else None)
+    return flat.astype(native, copy=False)
