@@ -1,0 +1,163 @@
+"""The cache folder: where it is, who may be in it at once, what it remembers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from ssl_backbones import __version__
+from ssl_backbones.cache import Cache, KnownFile, digest
+from ssl_backbones.errors import InputError
+
+URL = "https://example.org/weights.pth.tar"
+
+
+@pytest.fixture
+def cache(tmp_path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def python(command: str, *arguments: object) -> subprocess.Popen:
+    words = [sys.executable, "-c", command, *map(str, arguments)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+def test_digest_agrees_with_hashlib(tmp_path):
+    data = bytes(range(256)) * 10_000  # more than one block
+    (tmp_path / "file").write_bytes(data)
+    assert digest(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+    assert digest(tmp_path / "file", "md5") == hashlib.md5(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"SSL_BACKBONES_CACHE": "/scratch/ssl", "XDG_CACHE_HOME": "/x"}, "/scratch/ssl"),
+        ({"SSL_BACKBONES_CACHE": "~/ssl"}, "/home/me/ssl"),
+        ({"SSL_BACKBONES_CACHE": "", "XDG_CACHE_HOME": "/x"}, "/x/ssl_backbones"),
+        ({"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/ssl_backbones"),
+        ({"XDG_CACHE_HOME": ""}, "/home/me/.cache/ssl_backbones"),
+        ({}, "/home/me/.cache/ssl_backbones"),
+    ],
+)
+def test_the_environment_names_the_folder(monkeypatch, environment, folder):
+    for name in ("SSL_BACKBONES_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Cache.from_environment().folder == Path(folder)
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    cache = Cache(tmp_path / "file")
+    for use in (cache.downloads, lambda: cache.record("a", URL, "0" * 64)):
+        with pytest.raises(InputError, match=r"cannot write to the cache folder .*file \(Not a"):
+            use()
+
+
+def test_asking_writes_nothing(cache):
+    assert cache.known("a") is None and cache.converted("0" * 64) is None
+    assert not cache.folder.exists()
+
+
+def test_the_first_record_stays(cache):
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    cache.record("a", URL, "1" * 64)
+    cache.record("a", URL, "2" * 64)
+    cache.record("b", URL, "3" * 64)
+    known = cache.known("a")
+    assert known == KnownFile(URL, "1" * 64, known.recorded)
+    assert before <= datetime.fromisoformat(known.recorded) <= datetime.now(timezone.utc)
+    assert cache.known("b").sha256 == "3" * 64
+
+
+@pytest.mark.parametrize("text", ['{"a": ', "[]", '{"a": {"sha": "1"}}', '{"a": "1"}'])
+def test_unreadable_records_are_refused_rather_than_forgotten(cache, text):
+    cache.folder.mkdir()
+    cache.known_hashes.write_text(text)
+    with pytest.raises(InputError, match=r"cannot read the recorded hashes in .*known_hashes"):
+        cache.known("a")
+
+
+def test_processes_that_record_at_once_lose_nothing(cache):
+    command = (
+        "import sys; from ssl_backbones.cache import Cache\n"
+        "for i in range(10): Cache(sys.argv[1]).record(f'{sys.argv[2]}-{i}', 'u', '0')"
+    )
+    processes = [python(command, cache.folder, name) for name in "abc"]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert len(json.loads(cache.known_hashes.read_text())) == 30
+
+
+def test_a_lock_is_held_until_its_process_dies(cache):
+    command = (
+        "import sys, time; from ssl_backbones.cache import Cache\n"
+        "with Cache(sys.argv[1]).lock('work'): print('held', flush=True); time.sleep(60)"
+    )
+    holder = python(command, cache.folder)
+    assert holder.stdout.readline() == "held\n"
+    waiter = python(command, cache.folder)
+    with cache.lock("other work"):
+        pass  # another lock is free
+    time.sleep(0.3)
+    assert waiter.poll() is None
+    holder.send_signal(signal.SIGKILL)
+    assert waiter.stdout.readline() == "held\n"
+    for process in (holder, waiter):
+        process.kill()
+        process.communicate()
+
+
+def test_a_converted_copy_is_named_by_its_source_and_recorded(filled, moco_file):
+    copy = filled.cache.converted(filled.sha256)
+    name = f"{filled.sha256[:16]}-{__version__}.pkl"
+    assert copy == filled.cache.folder / "converted" / name
+    provenance = pickle.loads(copy.read_bytes())["provenance"]  # our own file
+    assert provenance["source_sha256"] == filled.sha256
+    assert provenance["source"] == moco_file.name
+    assert provenance["proof"] is not None
+    hashed = hashlib.sha256(copy.read_bytes()).hexdigest()
+    assert copy.with_name(f"{name}.sha256").read_text() == f"{hashed}  {name}\n"
+
+
+def test_a_second_call_reads_only(filled, moco_file):
+    """It needs no lock: here this process holds it, as nobody could on a read-only share."""
+    copy = filled.cache.converted(filled.sha256)
+    made = copy.stat()
+    with filled.cache.lock(copy.name):
+        assert filled.cache.convert(moco_file, filled.sha256) == copy
+    assert copy.stat().st_ino == made.st_ino
+
+
+def flip_a_bit(copy: Path) -> None:
+    with open(copy, "rb+") as file:
+        file.seek(50_000_000)  # inside the weights: the pickle itself still reads
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def cut_off(copy: Path) -> None:
+    with open(copy, "rb+") as file:
+        file.truncate(50_000_000)
+
+
+def lose_the_hash(copy: Path) -> None:
+    copy.with_name(copy.name + ".sha256").unlink()
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_off, lose_the_hash, Path.unlink])
+def test_a_damaged_copy_counts_as_absent(filled, filled_cache, damage):
+    damage(filled_cache.converted(filled.sha256))
+    assert filled_cache.converted(filled.sha256) is None
