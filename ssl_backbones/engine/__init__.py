@@ -1,0 +1,1 @@
+"""The second flow: a config becomes a run folder with a trained and evaluated detector."""

@@ -1,0 +1,191 @@
+"""Strict loading, against a Mask R-CNN whose weights are known, from files written by torch and by hand."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+
+from ssl_backbones import InputError, get_config
+from ssl_backbones.engine.checkpoint import StrictCheckpointer
+from ssl_backbones.modeling.norm import apply_norm, choose_norm
+
+PREFIX = "backbone.bottom_up."
+
+
+def build():
+    cfg = get_config("moco_1x").model
+    apply_norm(cfg, choose_norm(1, "cpu"))
+    return instantiate(cfg)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build()
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    """265 random tensors of a ResNet-50 under Detectron2's names, as a converter writes them."""
+    torch.manual_seed(1)
+    state = build().backbone.bottom_up.state_dict()
+    return {
+        key: (torch.rand_like(value) + 0.5).numpy()
+        for key, value in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(model, name="backbone.pkl", **more):
+        path = tmp_path / name
+        content = {"model": model, "__author__": "test", "matching_heuristics": True, **more}
+        path.write_bytes(pickle.dumps(content))
+        return str(path)
+
+    return write
+
+
+def test_a_backbone_file_reaches_every_tensor(model, backbone, write):
+    assert len(backbone) == 265
+    checkpointer = StrictCheckpointer(model)
+    checkpointer.load_backbone(write(backbone))
+    state = model.state_dict()
+    for key, value in backbone.items():
+        assert np.array_equal(state[PREFIX + key].numpy(), value), key
+    assert {key.split(".")[0] for key in checkpointer.new_keys} == {
+        "backbone",
+        "proposal_generator",
+        "roi_heads",
+    }
+    assert not any(key.startswith(PREFIX) for key in checkpointer.new_keys)
+
+
+def test_equal_to_what_stock_detectron2_loads(backbone, write):
+    ours, stock = build(), build()
+    path = write(backbone)
+    StrictCheckpointer(ours).load_backbone(path)
+    DetectionCheckpointer(stock).load(path)
+    for key, value in stock.backbone.bottom_up.state_dict().items():
+        assert torch.equal(ours.backbone.bottom_up.state_dict()[key], value), key
+
+
+# FrozenBatchNorm2d fills each of these with 0 or 1 by itself, and load_state_dict does not report it.
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+def test_a_missing_norm_tensor_of_the_frozen_stem_is_refused(model, backbone, write, name):
+    key = f"stem.conv1.norm.{name}"
+    path = write({k: v for k, v in backbone.items() if k != key})
+    with pytest.raises(InputError, match=rf"1 of 265 backbone tensors.*{PREFIX}{key} \(missing\)"):
+        StrictCheckpointer(model).load_backbone(path)
+
+
+def test_a_wrong_shape_is_refused(model, backbone, write):
+    path = write({**backbone, "res3.0.conv2.weight": np.zeros((2, 2), np.float32)})
+    with pytest.raises(
+        InputError, match=r"res3\.0\.conv2\.weight \(shape \(2, 2\), not \(128, 128, 3, 3\)\)"
+    ):
+        StrictCheckpointer(model).load_backbone(path)
+
+
+def test_a_refusal_leaves_the_model_as_it_was(backbone, write):
+    fresh = build()
+    before = {key: value.clone() for key, value in fresh.state_dict().items()}
+    del (broken := dict(backbone))["res5.2.conv3.weight"]
+    with pytest.raises(InputError):
+        StrictCheckpointer(fresh).load_backbone(write(broken))
+    assert all(torch.equal(before[key], value) for key, value in fresh.state_dict().items())
+
+
+def test_foreign_keys_are_refused_and_listed_with_their_number(model, write):
+    path = write({"layer1.0.conv1.weight": np.zeros((64, 64, 1, 1), np.float32)})
+    with pytest.raises(
+        InputError, match=r"265 of 265 backbone tensors.*and 260 more.*convert_checkpoint"
+    ) as error:
+        StrictCheckpointer(model).load_backbone(path)
+    assert "\n" not in str(error.value)
+
+
+def test_not_strict_only_warns(model, backbone, write, caplog):
+    del (broken := dict(backbone))["res5.2.conv3.weight"]
+    with caplog.at_level("WARNING"):
+        StrictCheckpointer(model, strict=False).load_backbone(write(broken))
+    assert "res5.2.conv3.weight" in caplog.text
+
+
+def test_a_backbone_alone_is_no_detector(model, backbone, write):
+    with pytest.raises(InputError, match="This is a backbone alone"):
+        StrictCheckpointer(model).load(write(backbone))
+
+
+def test_a_run_is_saved_and_loaded_whole(model, tmp_path):
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9
+    )
+    sum(p.sum() for p in optimizer.param_groups[0]["params"]).backward()
+    optimizer.step()
+    StrictCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_final", iteration=7)
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_final.pth"]
+
+    other = build()
+    fresh = torch.optim.SGD(
+        [p for p in other.parameters() if p.requires_grad], lr=0.5, momentum=0.9
+    )
+    checkpointer = StrictCheckpointer(other, str(tmp_path), optimizer=fresh)
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_final.pth")
+    rest = checkpointer.load(checkpointer.get_checkpoint_file())
+    assert rest["iteration"] == 7
+    assert fresh.param_groups[0]["lr"] == 0.1
+    for key, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value), key
+    for mine, theirs in zip(optimizer.state.values(), fresh.state.values(), strict=True):
+        assert torch.equal(mine["momentum_buffer"], theirs["momentum_buffer"])
+
+
+def test_stock_detectron2_loads_what_we_save(model, tmp_path):
+    StrictCheckpointer(model, str(tmp_path)).save("model_final")
+    other = build()
+    DetectionCheckpointer(other).load(str(tmp_path / "model_final.pth"))
+    assert all(
+        torch.equal(other.state_dict()[key], value) for key, value in model.state_dict().items()
+    )
+
+
+def test_a_failed_save_keeps_the_old_file(model, tmp_path):
+    checkpointer = StrictCheckpointer(model, str(tmp_path))
+    checkpointer.save("model_final", iteration=1)
+    before = (tmp_path / "model_final.pth").read_bytes()
+    with pytest.raises(Exception, match="pickle"):
+        checkpointer.save("model_final", unpicklable=lambda: None)
+    assert (tmp_path / "model_final.pth").read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_final.pth"]
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pth"])
+def test_no_code_of_a_checkpoint_runs(model, backbone, write, tmp_path, suffix):
+    """The payload would make a folder; its benign twin loads."""
+    marker = tmp_path / "payload_ran"
+    if suffix == "pkl":
+        hostile = write(backbone, extra=Payload(marker))
+        benign = write(backbone, "benign.pkl", extra="harmless")
+    else:
+        hostile, benign = str(tmp_path / "hostile.pth"), str(tmp_path / "benign.pth")
+        tensors = {key: torch.from_numpy(value) for key, value in backbone.items()}
+        torch.save({"model": tensors, "extra": Payload(marker)}, hostile)
+        torch.save({"model": tensors, "extra": "harmless"}, benign)
+    with pytest.raises(InputError):
+        StrictCheckpointer(model).load_backbone(hostile)
+    assert not marker.exists()
+    StrictCheckpointer(model).load_backbone(benign)

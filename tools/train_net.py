@@ -1,0 +1,80 @@
+#!/usr/bin/env python
+"""Train or evaluate a detector from a LazyConfig, on a laptop's CPU or on many machines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ssl_backbones.errors import run_command
+
+EXAMPLES = """
+examples:
+  train on 8 GPUs:
+    tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8
+  the same from your own pretraining:
+    tools/train_net.py --config-file configs/moco_1x.py --num-gpus 8 train.init_checkpoint=my_moco.pth.tar
+  go on after an interruption:
+    tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8 --resume
+  evaluate:
+    tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8 --eval-only \\
+        train.init_checkpoint=output/swav_ms2x/model_final.pth
+  two machines:
+    tools/train_net.py ... --num-gpus 8 --num-machines 2 --machine-rank 0 --dist-url tcp://HOST0:29500
+    tools/train_net.py ... --num-gpus 8 --num-machines 2 --machine-rank 1 --dist-url tcp://HOST0:29500
+  two processes on the CPU:
+    tools/train_net.py ... --num-processes 2 train.device=cpu
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of Detectron2's own training scripts, with their meanings, and --num-processes."""
+    result = argparse.ArgumentParser(
+        prog="train_net.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = result.add_argument
+    add(
+        "--config-file",
+        default="",
+        metavar="FILE",
+        help="a LazyConfig, or the name of a shipped one",
+    )
+    add(
+        "--resume", action="store_true", help="go on from the newest checkpoint in train.output_dir"
+    )
+    add("--eval-only", action="store_true", help="evaluate train.init_checkpoint and stop")
+    add("--num-gpus", type=int, metavar="N", help="GPUs per machine (default 1)")
+    add(
+        "--num-processes",
+        type=int,
+        metavar="N",
+        help="processes per machine with train.device=cpu (default 1)",
+    )
+    add("--num-machines", type=int, default=1, metavar="N", help="machines in all (default 1)")
+    add("--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0")
+    add(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="where the processes meet (default: a free local port)",
+    )
+    add("opts", nargs="*", metavar="key=value", help="config overrides, such as optimizer.lr=0.01")
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_intermixed_args(argv)
+
+    def body() -> int:
+        from ssl_backbones.engine.trainer import run
+
+        return run(args)
+
+    return run_command(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
