@@ -11,8 +11,8 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-# Both ends of every range have run the test suite. torch 2.10 is the first whose weights_only
-# loading has no known hole; each torchvision fits one torch.
+# CI runs at the upper end of every range. torch 2.10 is the first whose weights_only loading has no known
+# hole; each torchvision fits one torch.
 REQUIREMENTS = [
     "torch>=2.10,<2.15",
     "torchvision>=0.25,<0.30",

@@ -44,7 +44,7 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_other(tmp_path):
 
 @pytest.mark.parametrize("path", ["missing/file", "/proc/file"])
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
-    with pytest.raises(InputError, match="cannot write .*free some space or give a path"):
+    with pytest.raises(InputError, match=r"cannot write .*free some space or give a path"):
         write_atomically(tmp_path / path, lambda file: None)
 
 

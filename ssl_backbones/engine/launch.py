@@ -5,6 +5,8 @@ Detectron2 v0.6's own `launch` asserts CUDA, so the CPU could not run several pr
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -41,7 +43,8 @@ class World:
 def launch(body: Callable[..., int | None], world: World, *args) -> int:
     """Run `body(*args)` in every process of `world` on this machine; returns the exit status.
 
-    An `InputError` in a process is one line on standard error and status 2, as everywhere.
+    An `InputError` in a process is one line on standard error and status 2, as everywhere; the others then
+    fail of the lost connection, which is no news and not shown.
     """
     if world.size == 1:
         return body(*args) or 0
@@ -56,16 +59,26 @@ def launch(body: Callable[..., int | None], world: World, *args) -> int:
     try:
         while not context.join():
             pass
-    except mp.ProcessExitedException as error:
-        # The process has said on standard error what it stumbled over.
-        return error.exit_code if error.exit_code > 0 else 1
+    except (mp.ProcessRaisedException, mp.ProcessExitedException):
+        statuses = [process.exitcode for process in context.processes]
+        told = next((status for status in statuses if status in (2, 130)), None)
+        if told is None:
+            raise
+        return told
     return 0
 
 
 def _process(local_rank: int, body, world: World, url: str, args: tuple) -> None:
+    # torch sends SIGINT to a process whose parent died. Python would only look at it after a call into
+    # gloo or NCCL has returned, which may be never.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     status = run_command(lambda: _join_and_run(local_rank, body, world, url, args))
     if status:
-        sys.exit(status)
+        # At once: the connections close with the process and not before, so that by the time the others
+        # fail of it this status can be seen.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _join_and_run(local_rank: int, body, world: World, url: str, args: tuple) -> int | None:
@@ -86,15 +99,14 @@ def _join_and_run(local_rank: int, body, world: World, url: str, args: tuple) ->
     except (RuntimeError, ValueError, dist.DistError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"rank {rank} found no process group at {url}: {reason}; check --dist-url, --num-machines and "
-            "--machine-rank"
+            f"rank {rank} found no process group at {url}: {reason}; check --dist-url, "
+            "--num-machines and --machine-rank"
         ) from error
-    try:
-        create_local_process_group(world.processes)
-        comm.synchronize()
-        return body(*args)
-    finally:
-        dist.destroy_process_group()
+    create_local_process_group(world.processes)
+    comm.synchronize()
+    status = body(*args)
+    dist.destroy_process_group()
+    return status
 
 
 def _free_port() -> int:
