@@ -1,0 +1,202 @@
+"""Pictures of a run folder: predictions beside ground truth, and the loss curves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..files import write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    from detectron2.data import Metadata
+    from matplotlib.figure import Figure
+
+COLUMNS = 4  # scenes side by side, each with its ground truth to the left of its predictions
+PANEL_INCHES = 2.2
+SMALLEST_PANEL = 320  # pixels: smaller images are enlarged, so that labels can be read
+
+
+def draw_predictions(
+    run_folder: str | os.PathLike,
+    path: str | os.PathLike,
+    *,
+    dataset: str,
+    num_images: int = 8,
+    min_score: float = 0.5,
+) -> int:
+    """Draw the first test images with their ground truth and with what the run's last evaluation found.
+
+    The images are the dataset's first, not the best; detections below `min_score` are left out.
+
+    Args:
+        run_folder: holds inference/coco_instances_results.json, as Detectron2's COCOEvaluator writes it.
+        path: the PNG to write.
+        dataset: the name in Detectron2's catalogs that was evaluated.
+
+    Returns:
+        How many images were drawn.
+
+    Raises:
+        InputError: no evaluation in the run folder, no such dataset, or `path` cannot be written.
+    """
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from matplotlib.figure import Figure
+
+    results = _read_results(
+        Path(run_folder) / "inference" / "coco_instances_results.json", min_score
+    )
+    if dataset not in DatasetCatalog:
+        raise InputError(f"dataset {dataset!r} is not registered")
+    records = DatasetCatalog.get(dataset)[:num_images]
+    metadata = MetadataCatalog.get(dataset)
+    rows = -(-len(records) // COLUMNS)
+    figure = Figure(figsize=(2 * COLUMNS * PANEL_INCHES, rows * (PANEL_INCHES + 0.25)))
+    axes = figure.subplots(rows, 2 * COLUMNS, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for record, (left, right) in zip(records, axes.reshape(-1, 2), strict=False):
+        truth, predictions = _panels(record, results[record["image_id"]], metadata)
+        left.imshow(truth)
+        left.set_title("ground truth", fontsize=8)
+        right.imshow(predictions)
+        right.set_title("predictions", fontsize=8)
+    _save(figure, path)
+    return len(records)
+
+
+def draw_losses(run_folder: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Draw every loss of a run against its iterations.
+
+    Args:
+        run_folder: holds metrics.json, a line an entry, as Detectron2's JSONWriter writes it.
+        path: the PNG to write.
+
+    Raises:
+        InputError: no losses in the run folder, or `path` cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    curves = _read_losses(Path(run_folder) / "metrics.json")
+    figure = Figure(figsize=(8, 4.5))
+    axis = figure.subplots()
+    for name, points in sorted(curves.items()):
+        is_total = name == "total_loss"
+        axis.plot(*zip(*points, strict=True), label=name, linewidth=2 if is_total else 1)
+    axis.set_xlabel("iteration")
+    axis.set_ylabel("loss")
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _read_results(path: Path, min_score: float) -> defaultdict[int, list[dict]]:
+    """COCO results by image."""
+    try:
+        results = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no results of an evaluation in {path}: give the run folder of a finished run"
+        ) from error
+    by_image = defaultdict(list)
+    for result in results:
+        if result["score"] >= min_score:
+            by_image[result["image_id"]].append(result)
+    return by_image
+
+
+def _read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Points (iteration, value) of every loss.
+
+    A run that was resumed, or begun anew in the same folder, appends: what an entry comes after counts no
+    more from its iteration on.
+    """
+    entries: dict[int, dict] = {}
+    try:
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            entries = {i: e for i, e in entries.items() if i < entry["iteration"]}
+            entries[entry["iteration"]] = entry
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"no losses can be read from {path}: give a run folder") from error
+    curves = defaultdict(list)
+    for iteration, entry in entries.items():
+        for name in (name for name in entry if "loss" in name):
+            curves[name].append((iteration, entry[name]))
+    if not curves:
+        raise InputError(f"{path} holds no losses: the run ended before its first entry")
+    return curves
+
+
+def _panels(record: dict, results: list[dict], metadata: Metadata) -> tuple[np.ndarray, np.ndarray]:
+    """One image twice, uint8 RGB: with its annotations and with its detections."""
+    from detectron2.data.detection_utils import read_image
+
+    image = read_image(record["file_name"], "RGB")
+    annotations = record.get("annotations", [])
+    truth = _overlay(
+        image,
+        metadata,
+        boxes=[annotation["bbox"] for annotation in annotations],
+        masks=[annotation["segmentation"] for annotation in annotations],
+        classes=[annotation["category_id"] for annotation in annotations],
+        labels=[metadata.thing_classes[annotation["category_id"]] for annotation in annotations],
+    )
+    results = sorted(results, key=lambda result: result["score"])  # the best is drawn last, on top
+    class_of = metadata.thing_dataset_id_to_contiguous_id
+    classes = [class_of[result["category_id"]] for result in results]
+    predictions = _overlay(
+        image,
+        metadata,
+        boxes=[result["bbox"] for result in results],
+        masks=[result["segmentation"] for result in results],
+        classes=classes,
+        labels=[
+            f"{metadata.thing_classes[label]} {result['score']:.0%}"
+            for label, result in zip(classes, results, strict=True)
+        ],
+    )
+    return truth, predictions
+
+
+def _overlay(
+    image: np.ndarray,
+    metadata: Metadata,
+    *,
+    boxes: list[list[float]],
+    masks: list,
+    classes: list[int],
+    labels: list[str],
+) -> np.ndarray:
+    """Draw instances, boxes as COCO's x, y, width, height, with the pieces of Detectron2's Visualizer.
+
+    Its ready-made drawings choose colours at random and fill the holes of masks; here a class has one
+    colour in every panel, and holes stay open.
+    """
+    from detectron2.utils.colormap import colormap
+    from detectron2.utils.visualizer import GenericMask, Visualizer
+
+    colours = colormap(rgb=True, maximum=1)
+    size = image.shape[:2]
+    scale = max(1.0, SMALLEST_PANEL / min(size))
+    visualizer = Visualizer(image, metadata, scale=scale)
+    for (x, y, width, height), mask, label_class, label in zip(
+        boxes, masks, classes, labels, strict=True
+    ):
+        colour = colours[label_class % len(colours)]
+        visualizer.draw_binary_mask(GenericMask(mask, *size).mask, colour, alpha=0.6)
+        visualizer.draw_box((x, y, x + width, y + height), alpha=1, edge_color=colour)
+        visualizer.draw_text(
+            label, (x, y), font_size=10 / scale, color=colour, horizontal_alignment="left"
+        )
+    return visualizer.output.get_image()
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> None:
+    figure.tight_layout()
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))

@@ -1,0 +1,101 @@
+"""The pretraining script writes what MoCo writes, and the converter takes it as such."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from ssl_backbones.conversion import convert
+
+SCRIPT = Path(__file__).parents[2] / "projects" / "digits" / "pretrain.py"
+TINY = ["--iterations", "2", "--batch-size", "4", "--crop-size", "32"]
+
+
+@pytest.fixture(scope="module")
+def pretrain():
+    spec = importlib.util.spec_from_file_location("digits_pretrain", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pretrain, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("pretrain") / "moco.pth.tar"
+    assert pretrain.main([*TINY, "--output", str(path)]) == 0
+    return path
+
+
+def load(path) -> dict:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def test_layout_is_that_of_mocos_published_files(checkpoint):
+    content = load(checkpoint)
+    assert list(content) == ["epoch", "arch", "state_dict", "optimizer"]
+    assert content["arch"] == "resnet50"
+    encoder = {key for key in resnet50().state_dict() if not key.startswith("fc.")}
+    encoder |= {"fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"}
+    expected = {f"module.encoder_{branch}.{key}" for branch in "qk" for key in encoder}
+    expected |= {"module.queue", "module.queue_ptr"}
+    state = content["state_dict"]
+    assert set(state) == expected
+    assert state["module.encoder_q.fc.2.weight"].shape == (128, 2048)
+    assert state["module.queue"].shape == (128, 1024)
+    assert state["module.queue_ptr"].tolist() == [8]  # 2 iterations of 4 keys
+    # Each key in the queue is a unit vector.
+    torch.testing.assert_close(state["module.queue"].norm(dim=0), torch.ones(1024))
+
+
+def test_both_encoders_learn_and_the_second_follows(checkpoint, pretrain):
+    state = load(checkpoint)["state_dict"]
+    torch.manual_seed(0)
+    start = pretrain.build_encoder().state_dict()["layer4.2.conv3.weight"]
+    moved = {
+        branch: (state[f"module.encoder_{branch}.layer4.2.conv3.weight"] - start).norm()
+        for branch in "qk"
+    }
+    # The queries' encoder takes two steps; the keys' takes a hundredth of the first before the second.
+    assert moved["q"] > 10 * moved["k"] > 0
+
+
+def test_it_converts_as_any_moco_file(checkpoint, tmp_path):
+    report = convert(checkpoint, tmp_path / "moco.pkl")
+    assert report.provenance["method"] == "moco"
+    assert len(report.kept) == 265
+    assert report.proof is not None
+
+
+def test_same_seed_same_weights(pretrain, checkpoint, tmp_path):
+    again = tmp_path / "again.pth.tar"
+    assert pretrain.main([*TINY, "--output", str(again)]) == 0
+    first, second = load(checkpoint)["state_dict"], load(again)["state_dict"]
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--iterations", "0"], "--iterations 0"),
+        (["--batch-size", "1"], "--batch-size 1"),
+        (["--batch-size", "9", "--num-crops", "8"], "--batch-size 9"),
+        (["--batch-size", "2000", "--num-crops", "2000"], "queue holds 1024"),
+        (["--crop-size", "16"], "--crop-size 16"),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(pretrain, tmp_path, capsys, words, message):
+    assert pretrain.main([*words, "--output", str(tmp_path / "moco.pth.tar")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_is_kept(pretrain, checkpoint, capsys):
+    before = checkpoint.stat().st_mtime_ns
+    assert pretrain.main([*TINY, "--output", str(checkpoint)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert checkpoint.stat().st_mtime_ns == before
+    assert pretrain.main([*TINY, "--output", str(checkpoint / "below.pth.tar")]) == 2
+    assert "give another --output" in capsys.readouterr().err
