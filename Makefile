@@ -1,6 +1,8 @@
 # make setup       the virtual environment in .venv: torch, Detectron2, this project
 # make test        set-up, lint, format check and the tests
 # make quickstart  set-up, then the whole product on real handwritten digits, on a CPU
+# make fuzz        set-up, then 10,000 damaged and hostile files through the converter, counted
+# make benchmark-conversion   set-up, then time and memory of a conversion beside a plain script
 # make clean       remove what these targets made
 #
 # All may be run again: a step of the set-up is repeated only when a file it depends on has changed.
@@ -14,7 +16,7 @@ PROJECT_STAMP := $(VENV)/project.stamp
 DETECTRON2_STAMP := $(VENV)/detectron2.stamp
 INSTALLER := tools/install_detectron2.py $(wildcard ssl_backbones/installation/*.py)
 
-.PHONY: setup test lint quickstart clean
+.PHONY: setup test lint quickstart fuzz benchmark-conversion clean
 
 setup: $(DETECTRON2_STAMP)
 
@@ -40,6 +42,12 @@ test: lint
 
 quickstart: setup
 	$(BIN)/python projects/digits/quickstart.py
+
+fuzz: setup
+	$(BIN)/python tests/fuzz/fuzz_converter.py --inputs 10000
+
+benchmark-conversion: setup
+	$(BIN)/python projects/benchmarks/conversion.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

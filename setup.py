@@ -25,6 +25,7 @@ REQUIREMENTS = [
     "pillow>=11,<14",
     "pycocotools>=2.0.8,<2.1",
     "rich>=13.7,<16",
+    "safetensors>=0.4.5,<1",
     "tabulate>=0.9,<0.11",
 ]
 DIGITS = [

@@ -20,7 +20,7 @@ def run_command(body: Callable[[], int | None]) -> int:
     try:
         return body() or 0
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of our output, such as `head`, has had enough. Python would complain once more when it
@@ -30,3 +30,8 @@ def run_command(body: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _one_line(text: str) -> str:
+    """Text on one line, in which nothing steers a terminal: a message may quote what a file holds."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))

@@ -194,11 +194,17 @@ def _loadable(path: Path) -> str:
 
 
 def _is_for_detectron2(content: Any) -> bool:
-    """Whether it is a model-zoo file (`__author__`) or what Detectron2's trainer saves.
+    """Whether it is a model-zoo file (`__author__`), or tensors under Detectron2's names.
 
-    The latter is told by its stem: `layerK` and `conv1` without a `stem.` are torchvision's names.
+    These are told by their stem: `layerK` and `conv1` without a `stem.` are torchvision's names. They
+    stand under "model" in what Detectron2's trainer saves and at the top of a safetensors file.
     """
-    model = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping):
+        return False
+    # Caffe2's files, such as the model zoo's ImageNet ResNets from MSRA, which Detectron2 renames itself.
+    if isinstance(content.get("blobs"), Mapping) or "conv1_w" in content:
+        return True
+    model = content.get("model", content)
     if not isinstance(model, Mapping):
         return False
     return "__author__" in content or any(f".{key}".endswith(".stem.conv1.weight") for key in model)

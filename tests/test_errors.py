@@ -21,6 +21,14 @@ def test_a_users_mistake_is_one_line_and_status_2(capsys):
     assert capsys.readouterr().err == "error: no such file: x.pth; give one that exists\n"
 
 
+def test_a_message_cannot_steer_the_terminal(capsys):
+    def body():
+        raise InputError("holds \x1b[2Jkey\x07 and läyer")
+
+    assert run_command(body) == 2
+    assert capsys.readouterr().err == "error: holds \\x1b[2Jkey\\x07 and läyer\n"
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)

@@ -1,19 +1,27 @@
 """From a self-supervised checkpoint to a file for Detectron2, a module a step.
 
-    read_checkpoint -> identify -> extract -> prove -> write_detectron2
+    read_checkpoint -> identify -> extract -> prove -> write_backbone
 
-`convert` is the whole of it. It is imported when it is asked for: to print a help text, numpy and
-the rest are not needed.
+`convert` is the whole of it; `inspect` and `verify` look at a file and write nothing. Each is
+imported when it is asked for: to print a help text, numpy and the rest are not needed.
 """
 
 from __future__ import annotations
 
-__all__ = ["ConversionReport", "convert"]
+_MODULES = {
+    "ConversionReport": "converting",
+    "convert": "converting",
+    "convert_all": "converting",
+    "inspect": "inspection",
+    "verify": "checking",
+}
+
+__all__ = ["ConversionReport", "convert", "convert_all", "inspect", "verify"]
 
 
 def __getattr__(name: str):
-    if name in __all__:
-        from . import converting
+    if name in _MODULES:
+        from importlib import import_module
 
-        return getattr(converting, name)
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,28 +6,23 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import InputError
-from .extraction import extract
-from .layouts import identify
-from .reading import read_checkpoint, sha256_of
+from .formats import FORMATS, Format
+from .hashing import Sha256
 from .resnet import detectron2_name
-from .verification import Proof, prove
-from .writing import write_detectron2
 
-# What every method here was trained on: torchvision's ToTensor and ImageNet statistics, times 255.
-INPUT_CONVENTION = {
-    "format": "RGB",
-    "pixel_mean": [123.675, 116.28, 103.53],
-    "pixel_std": [58.395, 57.12, 57.375],
-    "stride_in_1x1": False,
-}
+if TYPE_CHECKING:
+    from .loading import Loaded
+    from .verification import Proof
+
+_SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".pkl", ".bin", ".safetensors", ".torch")
 
 
 @dataclass(frozen=True)
@@ -36,6 +31,7 @@ class ConversionReport:
 
     Attributes:
         destination: where the result is; None after a dry run.
+        format: which of `formats.FORMATS` the result has.
         container: which of the formats the source has.
         provenance: as it stands in the file.
         kept: key in the source to the Detectron2 name under which it is written.
@@ -49,6 +45,7 @@ class ConversionReport:
 
     source: str
     destination: str | None
+    format: str
     container: str
     provenance: Mapping[str, object]
     kept: Mapping[str, str]
@@ -69,15 +66,24 @@ def convert(
     dst: str | os.PathLike,
     *,
     selfsup: str = "auto",
+    branch: str | None = None,
+    prefix: str | None = None,
+    detector: bool = False,
+    to: str = "detectron2",
     verify: bool = True,
     force: bool = False,
     dry_run: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> ConversionReport:
-    """Convert a self-supervised ResNet checkpoint to Detectron2's pickle format.
+    """Convert a self-supervised ResNet checkpoint to Detectron2's format, or to another one.
 
     Args:
         selfsup: the method whose layout the file has, or "auto" to recognise it.
+        branch: which of the file's two networks to take; None for the one of its layout.
+        prefix: of the backbone's names, where no layout is known.
+        detector: take the backbone out of a file for Detectron2 or of one that it trained; its 3x3
+            convolutions must hold the strides, as they do in what this converter writes.
+        to: a name of `formats.FORMATS`.
         verify: prove the conversion before writing it; needs torch, torchvision and Detectron2.
         force: write over an existing `dst`.
         dry_run: do everything but write.
@@ -88,43 +94,42 @@ def convert(
     """
     started = time.perf_counter()
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    _check_destination(src, dst, force or dry_run)
+    _check_destination(src, dst, _format(to), force or dry_run)
     progress("reading")
-    checkpoint = read_checkpoint(src)
-    with ThreadPoolExecutor(1) as pool:
-        # Hashing is a third of all the work without the proof; beside the rest it costs no time.
-        sha256 = pool.submit(sha256_of, src)
-        with _naming(src):
-            found = identify(checkpoint.content, selfsup)
+    # Hashing is half of all the work without the proof. The rest goes on beside it, and is imported
+    # only now, since numpy takes its time too.
+    with Sha256(src) as sha256:
+        from .loading import from_detector, from_pretraining, naming
+        from .reading import read_checkpoint
+        from .writing import write_backbone
+
+        checkpoint = read_checkpoint(src)
+        with naming(src):
             progress("checking every tensor")
-            backbone = extract(found)
-            model = {detectron2_name(name): array for name, array in backbone.tensors.items()}
+            loaded = (
+                from_detector(checkpoint)
+                if detector
+                else from_pretraining(checkpoint, selfsup=selfsup, branch=branch, prefix=prefix)
+            )
+            backbone = loaded.backbone
             proof = None
             if verify:
                 progress("proving the conversion")
-                proof = prove(backbone.tensors, model, backbone.architecture)
+                proof = prove_loaded(loaded)
 
         def provenance() -> dict:
-            return {
-                "source": Path(src).name,
-                "source_sha256": sha256.result(),
-                "method": found.layout.selfsup,
-                "layout": found.layout.name,
-                "architecture": asdict(backbone.architecture),
-                "input": INPUT_CONVENTION,
-                "proof": proof and proof.to_dict(),
-                "tool": f"ssl-backbones {__version__}",
-                "date": date,
-            }
+            return _provenance(src, sha256.hexdigest(), loaded, proof, date)
 
         if not dry_run:
             progress("writing")
-            write_detectron2(dst, model, provenance)
+            write_backbone(to, dst, backbone.tensors, provenance)
+        origin = provenance()
     return ConversionReport(
         source=os.fspath(src),
         destination=None if dry_run else os.fspath(dst),
+        format=to,
         container=checkpoint.container,
-        provenance=provenance(),
+        provenance=origin,
         kept={key: detectron2_name(name) for name, key in backbone.sources.items()},
         dropped=backbone.dropped,
         unknown=backbone.unknown,
@@ -135,11 +140,93 @@ def convert(
     )
 
 
-def _check_destination(src: str | os.PathLike, dst: str | os.PathLike, may_overwrite: bool) -> None:
+def _provenance(
+    src: str | os.PathLike, sha256: str, loaded: Loaded, proof: Proof | None, date: str
+) -> dict[str, object]:
+    return {
+        "source": Path(src).name,
+        "source_sha256": sha256,
+        **loaded.origin,
+        "architecture": asdict(loaded.backbone.architecture),
+        "proof": proof and proof.to_dict(),
+        "tool": f"ssl-backbones {__version__}",
+        "date": date,
+    }
+
+
+def convert_all(
+    sources: Sequence[str | os.PathLike], folder: str | os.PathLike, **options
+) -> Iterator[tuple[str, ConversionReport | InputError]]:
+    """Convert each of `sources` into `folder`, under its own name; a refusal stops none but its own.
+
+    Args:
+        options: those of `convert`.
+
+    Yields:
+        The source, and what became of it.
+
+    Raises:
+        InputError: `folder` cannot be made.
+    """
+    suffix = _format(options.get("to", "detectron2")).suffix
+    if not options.get("dry_run"):
+        _make_folder(folder)
+    taken: dict[Path, str] = {}
+    for source in map(os.fspath, sources):
+        target = Path(folder) / f"{_stem(source)}{suffix}"
+        try:
+            if target in taken:
+                raise InputError(
+                    f"{source} would be written to {target}, which {taken[target]} has: rename one"
+                )
+            taken[target] = source
+            yield source, convert(source, target, **options)
+        except InputError as error:
+            yield source, error
+
+
+def prove_loaded(loaded: Loaded) -> Proof:
+    """The proof of what would be written of a file's backbone."""
+    from .verification import prove
+
+    backbone = loaded.backbone
+    model = {detectron2_name(name): array for name, array in backbone.tensors.items()}
+    return prove(backbone.tensors, model, backbone.architecture, loaded.other_branch)
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise InputError(f"there is no format {name!r}; choose one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _make_folder(folder: str | os.PathLike) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {os.fspath(folder)}: {error.strerror or error}; give another one"
+        ) from error
+
+
+def _stem(source: str) -> str:
+    """The file's name without what only says how it is packed."""
+    path = Path(source)
+    while path.suffix in _SUFFIXES:
+        path = path.with_suffix("")
+    return path.name
+
+
+def _check_destination(
+    src: str | os.PathLike, dst: str | os.PathLike, form: Format, may_overwrite: bool
+) -> None:
     """Say what is wrong with the destination before any work is done."""
     path = Path(dst)
-    if path.suffix != ".pkl":
-        raise InputError(f"{dst} must end in .pkl: Detectron2 reads this format by that name only")
+    if path.suffix != form.suffix:
+        raise InputError(
+            f"{dst} must end in {form.suffix}: by that name the format {form.name} is read (--to "
+            "chooses another one)"
+        )
     if not os.access(path.parent, os.W_OK) or not path.parent.is_dir():
         raise InputError(f"{path.parent} is not a folder that you may write to; give another one")
     if path.is_symlink():
@@ -151,15 +238,6 @@ def _check_destination(src: str | os.PathLike, dst: str | os.PathLike, may_overw
             raise InputError(f"{dst} is the source itself; give another path for the result")
     if path.exists() and not may_overwrite:
         raise InputError(f"{dst} exists; give --force to write over it, or another path")
-
-
-@contextlib.contextmanager
-def _naming(src: str | os.PathLike) -> Iterator[None]:
-    """Put the file's name before what is said about it."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{os.fspath(src)} {error}") from error
 
 
 def _peak_memory() -> int:

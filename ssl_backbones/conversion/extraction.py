@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from .layouts import Identified, reason_to_drop
-from .resnet import CONVERTED, Architecture, closest
+from .layouts import Identified
+from .matching import reason_to_drop
+from .resnet import Architecture, closest
 from .unpickling import shown
 
 _COUNTER = "num_batches_tracked"
@@ -38,19 +39,16 @@ def extract(found: Identified) -> Backbone:
     """The backbone of an identified file.
 
     Raises:
-        InputError: no ResNet, another one than is converted, or a tensor that is missing, unknown,
-            of a wrong shape or type, or not finite; with the first of them and their number.
+        InputError: no ResNet, a variant that Detectron2 does not have, two copies that differ, or
+            tensors that are missing, unknown, of a wrong shape or type, or not finite; with the
+            first of them and their number.
     """
     sources, dropped, unknown = _sort_keys(found)
+    _check_duplicate(found, sources)
     if not any(name.startswith(("conv1.", "layer")) for name in sources):
         raise _no_backbone(found)
     values = {name: found.state_dict[key] for name, key in sources.items()}
     architecture, problems = closest({name: _shape(value) for name, value in values.items()})
-    if architecture.name not in CONVERTED:
-        raise InputError(
-            f"holds a {architecture.name}; only {', '.join(CONVERTED)} is converted: give a file "
-            "that was pretrained with it"
-        )
     problems = problems or dict(_faulty_values(values))
     if problems:
         raise _faulty(architecture, problems, sources)
@@ -61,24 +59,57 @@ def extract(found: Identified) -> Backbone:
 
 
 def _sort_keys(found: Identified) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
-    layout = found.layout
     sources, dropped, unknown = {}, {}, []
     for key in found.state_dict:
         plain = found.plain(key)
-        if reason := reason_to_drop(layout.drops, plain):
+        name = found.torchvision_name(key)
+        if reason := reason_to_drop(found.drops, plain):
             dropped[key] = reason
-        elif not plain.startswith(layout.prefix):
+        elif name is None:
             unknown.append(key)
         elif plain.endswith(f".{_COUNTER}"):
             dropped[key] = "counter of training steps, of no use after it"
+        elif name in sources:
+            raise InputError(
+                f"holds {name} twice, as {shown(sources[name])} and as {shown(key)}: it was put "
+                "together wrongly; give the checkpoint as its project published it"
+            )
         else:
-            sources[plain.removeprefix(layout.prefix)] = key
+            sources[name] = key
     for key in found.beside:
-        if reason := reason_to_drop(layout.beside, key):
+        if reason := reason_to_drop(found.beside_reasons, key):
             dropped[key] = reason
         else:
             unknown.append(key)
     return sources, dropped, tuple(unknown)
+
+
+def _check_duplicate(found: Identified, sources: Mapping[str, str]) -> None:
+    """Refuse two copies of the backbone that differ: one of them is not what was trained."""
+    duplicate = found.layout.duplicate
+    if not duplicate or found.prefix != found.layout.prefix:
+        return
+    for name, key in sources.items():
+        twin = f"{found.wrapper}{duplicate}{found.plain(key).removeprefix(found.prefix)}"
+        if not _same(found.state_dict[key], found.state_dict.get(twin, found.state_dict[key])):
+            raise InputError(
+                f"holds the backbone twice and {name} differs between {shown(key)} and "
+                f"{shown(twin)}: it was put together wrongly; say which to take with --prefix"
+            )
+
+
+def _same(one: object, other: object) -> bool:
+    if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)):
+        return one is other
+    # Tied tensors lie at the same place of the file, and need not be read to be known as equal.
+    at_one_place = (
+        one.__array_interface__["data"] == other.__array_interface__["data"]
+        and one.strides == other.strides
+        and one.shape == other.shape
+        and one.dtype == other.dtype
+    )
+    floating = one.dtype.kind == other.dtype.kind == "f"
+    return at_one_place or np.array_equal(one, other, equal_nan=floating)
 
 
 def _faulty_values(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -106,7 +137,7 @@ def _as_float32(array: np.ndarray) -> np.ndarray:
 def _no_backbone(found: Identified) -> InputError:
     tops = dict.fromkeys(shown(found.plain(key).split(".")[0]) for key in found.state_dict)
     tops = list(tops)[:_NAMED_AT_MOST]
-    place = f"under {found.layout.prefix!r}" if found.layout.prefix else "in it"
+    place = f"under {found.prefix!r}" if found.prefix else "in it"
     return InputError(
         f"holds no backbone: no ResNet {place}, only {', '.join(tops)}; give the "
         "checkpoint of the whole pretraining"

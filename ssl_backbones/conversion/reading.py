@@ -1,24 +1,27 @@
 """Reads any checkpoint without torch and without running anything from it.
 
-Three containers are read, through the one allow-list machine of `unpickling`: torch's zip files,
-its older format (pickles, then the raw storages) and plain pickles of numpy arrays. Tensors become
-read-only arrays over the mapped file, so that only what is used is ever read from the disk.
+Four containers are read: through the one allow-list machine of `unpickling`, torch's zip files, its
+older format (pickles, then the raw storages) and plain pickles of numpy arrays; and safetensors.
+Tensors become read-only arrays over the mapped file, so that only what is used is ever read from the
+disk.
 """
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
 from ..errors import InputError
+from . import safetensors
+from .arrays import flat_array, itemsize
+from .hashing import open_without_waiting
 from .unpickling import Machine, Refused, Storage
 
 # torch/serialization.py: MAGIC_NUMBER and PROTOCOL_VERSION of the format before torch 1.6.
@@ -33,17 +36,19 @@ class Checkpoint:
     """What a file holds.
 
     Attributes:
-        container: "torch-zip", "torch-legacy" or "pickle".
-        content: the pickled object. Tensors and arrays are read-only numpy arrays over the file,
-            not always aligned: copy one before torch gets it. bfloat16 comes as float32 (exact);
-            the byte order is the machine's.
+        container: "torch-zip", "torch-legacy", "pickle" or "safetensors".
+        content: the pickled object, or the tensors of a safetensors file by name. Tensors and
+            arrays are read-only numpy arrays over the file, not always aligned: copy one before
+            torch gets it. bfloat16 comes as float32 (exact); the byte order is the machine's.
         foreign: types in whose place an inert placeholder stands.
+        metadata: what a safetensors file says beside its tensors; empty in other containers.
     """
 
     path: str
     container: str
     content: object
     foreign: tuple[str, ...]
+    metadata: Mapping[str, str]
     _data: mmap.mmap = field(repr=False)
 
     def release(self) -> None:
@@ -61,7 +66,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """
     path = os.fspath(path)
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open(path, "rb", opener=open_without_waiting) as file:
             return read_open_file(file, path)
     except OSError as error:
         hint = "give the file itself" if os.path.isdir(path) else "check the path"
@@ -82,31 +87,19 @@ def read_open_file(file, name: str) -> Checkpoint:
         raise InputError(f"{name} {refusal}") from refusal
 
 
-def sha256_of(path: str | os.PathLike) -> str:
-    """Hexadecimal sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    piece = memoryview(bytearray(1 << 20))
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(piece):
-            digest.update(piece[:count])
-    return digest.hexdigest()
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open such that a named pipe is refused instead of waited for."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _read(data: mmap.mmap) -> tuple[str, object, tuple[str, ...]]:
+def _read(data: mmap.mmap) -> tuple[str, object, tuple[str, ...], Mapping[str, str]]:
+    if safetensors.is_such_a_file(data):
+        content, metadata = safetensors.read(data)
+        return "safetensors", content, (), metadata
     if data[:4] == b"PK\x03\x04":
-        return "torch-zip", *_read_zip(data)
+        return "torch-zip", *_read_zip(data), {}
     if data[:1] != b"\x80":
         raise Refused(_looks_like(data[:512]))
     machine = Machine(data, 0, len(data))
     content = machine.load()
     if type(content) is int and content == _LEGACY_MAGIC:
-        return "torch-legacy", *_read_legacy(data, machine.end)
-    return "pickle", content, tuple(sorted(machine.foreign))
+        return "torch-legacy", *_read_legacy(data, machine.end), {}
+    return "pickle", content, tuple(sorted(machine.foreign)), {}
 
 
 def _looks_like(head: bytes) -> str:
@@ -123,7 +116,11 @@ def _looks_like(head: bytes) -> str:
         (b"\xfd7zxz", "is compressed by xz: unpack it first and give the file inside"),
         (b"pk\x05\x06", "is an empty zip archive: get it again"),
         (b"\x89hdf", "is an HDF5 file, which is not read: give the PyTorch checkpoint"),
-        (b"\x93numpy", "is a .npy file, which is not read: give the PyTorch checkpoint"),
+        (
+            b"\x93numpy",
+            "is a .npy file, as BYOL's and DetCon's of JAX's time, which holds a pickle that only its "
+            "own code can build: save its arrays as a PyTorch state_dict(), or give a PyTorch file",
+        ),
     ):
         if start.startswith(signature):
             return reason
@@ -132,8 +129,6 @@ def _looks_like(head: bytes) -> str:
             "is a tar archive: unpack it, or, if torch before 0.1.10 wrote it, load it with an old "
             "torch and save its state_dict() again"
         )
-    if head[8:10] == b'{"':
-        return "is a safetensors file, which is not read yet: give the PyTorch checkpoint"
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         return "is a text file, not a checkpoint: get it again"
     return "is not a PyTorch checkpoint nor a pickle of arrays: it is damaged or of another kind"
@@ -163,7 +158,7 @@ def _read_zip(data: mmap.mmap) -> tuple[object, tuple[str, ...]]:
             entry = entries.get(f"{root}data/{key}")
             if entry is None:
                 raise Refused("lacks some of its tensor data: it is damaged; get it again")
-            flat_arrays[key, dtype] = _flat(memoryview(data)[entry], dtype, order)
+            flat_arrays[key, dtype] = flat_array(memoryview(data)[entry], dtype, order)
         flat = flat_arrays[key, dtype]
         if view is not None or count > len(flat):
             raise Refused("claims more tensor data than it has: it is damaged; get it again")
@@ -298,14 +293,14 @@ def _recorder(data: mmap.mmap, claims: dict[str, tuple[str, int]]) -> Callable:
     def find_storage(key: str, dtype: str, count: int, view: tuple | None) -> Storage:
         if claims.setdefault(key, (dtype, count)) != (dtype, count):
             raise Refused("describes one storage in two ways: it is damaged; get it again")
-        itemsize = _itemsize(dtype)
-        if count * itemsize > len(data):
+        size = count * itemsize(dtype)
+        if size > len(data):
             raise Refused("claims more tensor data than it has: it is truncated; get it again")
         if view is not None:
             _check_view(view, count)
             count = view[2]
-        stand_in = memoryview(data)[: count * itemsize]
-        return Storage(_flat(stand_in, "uint16" if dtype == "bfloat16" else dtype, "<"))
+        stand_in = memoryview(data)[: count * itemsize(dtype)]
+        return Storage(flat_array(stand_in, "uint16" if dtype == "bfloat16" else dtype, "<"))
 
     return find_storage
 
@@ -328,26 +323,11 @@ def _legacy_storages(
         dtype, claimed = claims[key]
         end = position + 8
         count = struct.unpack_from("<q", data, position)[0] if end <= len(data) else -1
-        position, end = end, end + count * _itemsize(dtype)
+        position, end = end, end + count * itemsize(dtype)
         if count < 0 or end > len(data):
             raise Refused("ends before its tensor data: it is truncated; get it again")
         if claimed > count:
             raise Refused("claims more tensor data than it has: it is damaged; get it again")
-        storages[key] = _flat(view[position:end], dtype, "<")
+        storages[key] = flat_array(view[position:end], dtype, "<")
         position = end
     return storages
-
-
-def _itemsize(dtype: str) -> int:
-    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
-
-
-def _flat(data: memoryview, dtype: str, order: str) -> np.ndarray:
-    """One-dimensional array over bytes; a copy only of bfloat16 and of a foreign byte order."""
-    length = len(data) // _itemsize(dtype)
-    if dtype == "bfloat16":  # the upper half of a float32
-        halves = np.ndarray(length, np.dtype(np.uint16).newbyteorder(order), data)
-        return (halves.astype(np.uint32) << 16).view(np.float32)
-    native = np.dtype(dtype)
-    flat = np.ndarray(length, native.newbyteorder(order), data if length else None)
-    return flat.astype(native, copy=False)

@@ -1,20 +1,28 @@
-"""What a ResNet holds: tensor names and shapes, computed from its depth and widths."""
+"""What a ResNet holds: tensor names and shapes, computed from its depth and widths.
+
+Which of them a file holds is read from its tensors. What only looks like one of them, such as a
+network with another stem, is refused by the name of what it is.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..errors import InputError
+
 Shapes = Mapping[str, tuple[int, ...]]
 
-_BLOCKS = {
+BLOCKS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+"""Number of residual blocks in each of the four stages, by depth."""
 
 BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
@@ -26,7 +34,9 @@ class Architecture:
     Attributes:
         stem_channels: output of the 7x7 convolution.
         res2_channels: output of the first stage; each later stage has twice those before it.
-        bottleneck_channels: of the 3x3 convolutions of the first stage.
+        bottleneck_channels: of the 3x3 convolutions of the first stage; without a meaning where
+            blocks are of two 3x3 convolutions (depth 18 and 34).
+        groups: of each 3x3 convolution.
     """
 
     name: str
@@ -39,7 +49,7 @@ class Architecture:
     @property
     def blocks(self) -> tuple[int, ...]:
         """Number of residual blocks in each of the four stages."""
-        return _BLOCKS[self.depth]
+        return BLOCKS[self.depth]
 
     @property
     def has_bottlenecks(self) -> bool:
@@ -104,9 +114,6 @@ ARCHITECTURES = (
     Architecture("resnext101_32x8d", 101, bottleneck_channels=256, groups=32),
 )
 
-CONVERTED = ("resnet50",)
-"""Names of the architectures that the converter writes and the recipes train."""
-
 
 def misfits(shapes: Shapes, architecture: Architecture) -> dict[str, str]:
     """What is wrong with each tensor for it to be `architecture`: missing, its shape, unknown."""
@@ -123,10 +130,124 @@ def misfits(shapes: Shapes, architecture: Architecture) -> dict[str, str]:
 
 
 def closest(shapes: Shapes) -> tuple[Architecture, dict[str, str]]:
-    """The architecture with the fewest misfits, and those."""
-    all_misfits = {architecture: misfits(shapes, architecture) for architecture in ARCHITECTURES}
+    """The architecture with the fewest misfits, and those.
+
+    Beside the known ones, the one whose depth and widths the shapes state themselves is tried.
+
+    Raises:
+        InputError: a network that is none of these although it has a ResNet's names.
+    """
+    _refuse_variants(shapes)
+    candidates = dict.fromkeys(ARCHITECTURES)
+    stated = _stated(shapes)
+    if stated is not None and not any(_same_network(stated, known) for known in ARCHITECTURES):
+        candidates[stated] = None
+    all_misfits = {architecture: misfits(shapes, architecture) for architecture in candidates}
     best = min(all_misfits, key=lambda architecture: len(all_misfits[architecture]))
     return best, all_misfits[best]
+
+
+def _stated(shapes: Shapes) -> Architecture | None:
+    """The architecture that a few shapes imply; None where they contradict any."""
+    blocks = _blocks(shapes)
+    has_bottlenecks = "layer1.0.conv3.weight" in shapes
+    depths = (d for d, known in BLOCKS.items() if known == blocks and (d >= 50) == has_bottlenecks)
+    depth = next(depths, None)
+    stem, middle, last = (
+        shapes.get(name, ())
+        for name in (
+            "conv1.weight",
+            "layer1.0.conv2.weight",
+            f"layer1.0.conv{3 if has_bottlenecks else 2}.weight",
+        )
+    )
+    if depth is None or any(len(shape) != 4 or 0 in shape for shape in (stem, middle, last)):
+        return None
+    widths = {"stem_channels": stem[0], "res2_channels": last[0]}
+    if has_bottlenecks:
+        widths |= {"bottleneck_channels": middle[0], "groups": middle[0] // middle[1] or 1}
+    numbers = ", ".join(f"{name} {width}" for name, width in widths.items())
+    return Architecture(f"resnet{depth} of {numbers}", depth, **widths)
+
+
+def _same_network(one: Architecture, other: Architecture) -> bool:
+    return one.depth == other.depth and one.shapes == other.shapes
+
+
+def _blocks(shapes: Shapes) -> tuple[int, ...]:
+    """Number of blocks in each stage, as the names count them."""
+    counts = [0, 0, 0, 0]
+    for name in shapes:
+        if match := re.match(r"layer([1-4])\.(\d{1,4})\.", name):
+            stage = int(match[1]) - 1
+            counts[stage] = max(counts[stage], int(match[2]) + 1)
+    return tuple(counts)
+
+
+def _refuse_variants(shapes: Shapes) -> None:
+    """Networks with a ResNet's names that compute something else, or that nothing here builds."""
+    if variant := _variant(shapes):
+        raise InputError(
+            f"holds {variant}, which Detectron2's ResNet does not compute; give a checkpoint of a "
+            "plain ResNet or ResNeXt"
+        )
+    blocks = _blocks(shapes)
+    has_bottlenecks = any(name.endswith(".conv3.weight") for name in shapes)
+    known = [BLOCKS[depth] for depth in BLOCKS if (depth >= 50) == has_bottlenecks]
+    if all(blocks) and blocks not in known:
+        kind = "bottleneck" if has_bottlenecks else "basic"
+        depths = ", ".join(map(str, BLOCKS))
+        raise InputError(
+            f"holds a network of {', '.join(map(str, blocks))} {kind} blocks in its four stages, "
+            f"which is no ResNet of {depths} layers; give a whole checkpoint of one of these"
+        )
+
+
+def _variant(shapes: Shapes) -> str | None:
+    """What a network is called that differs from a ResNet in a way that its tensors show."""
+    _, channels, *kernel = (*shapes.get("conv1.weight", ()), 0, 0, 0, 0)[:4]
+    if "conv1.0.weight" in shapes or (kernel == [3, 3] and "conv2.weight" in shapes):
+        return "a ResNet with a deep stem (several 3x3 convolutions, as in timm's resnet50d)"
+    if kernel == [3, 3]:
+        return "a ResNet with a 3x3 stem, as for CIFAR's small images"
+    if all(kernel) and kernel != [7, 7]:
+        return f"a ResNet with a {kernel[0]}x{kernel[1]} stem"
+    if all(kernel) and channels != 3:
+        return f"a ResNet for images of {channels} channels instead of 3"
+    for name, shape in shapes.items():
+        for part, variant in _VARIANT_PARTS.items():
+            if re.search(part, name):
+                return variant
+        if name.endswith("downsample.1.weight") and len(shape) == 4:
+            return "a ResNet whose shortcuts pool first (as timm's resnet50d)"
+    if "bn1.weight" in shapes and not any(name.endswith("running_mean") for name in shapes):
+        return "a ResNet without batch norm statistics (another norm, such as group norm)"
+    return None
+
+
+_VARIANT_PARTS = {
+    r"^layer\d\.\d+\.(se|se_module|se_layer|attn)\.": "a ResNet with squeeze-and-excitation",
+    r"^layer\d\.\d+\.conv2\.(fc1|conv_reduce|attn|paths)\.": "a ResNet with attention in its "
+    "3x3 convolutions (ResNeSt or SKNet)",
+    r"\.filt$": "an anti-aliased ResNet (blur pooling)",
+    r"^layer\d\.\d+\.convs\.": "a Res2Net",
+}
+
+
+WIDTHS = ("depth", "stem_channels", "res2_channels", "bottleneck_channels", "groups")
+"""What tells one architecture from another; the arguments of `modeling.resnet.build_resnet` as well."""
+
+
+def config_line(architecture: Mapping[str, object]) -> str:
+    """The line of a config that builds an architecture, given as the provenance has it.
+
+    FPN takes its inputs from the config's `out_features`, so they are written out.
+    """
+    widths = "".join(f"{name}={architecture[name]}, " for name in WIDTHS if name in architecture)
+    return (
+        f'model.backbone.bottom_up = L(build_resnet)({widths}norm="SyncBN", freeze_at=1, '
+        'out_features=["res2", "res3", "res4", "res5"])'
+    )
 
 
 def detectron2_name(name: str) -> str:
@@ -146,3 +267,23 @@ def _layer(name: str) -> str:
     if name.startswith("bn"):
         return f"conv{name.removeprefix('bn')}.norm"
     return {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"}.get(name, name)
+
+
+def torchvision_name(name: str) -> str:
+    """torchvision's name for a tensor that Detectron2 calls `name`: `detectron2_name` undone.
+
+    Raises:
+        ValueError: it is no name of a plain ResNet's tensor.
+    """
+    match = re.fullmatch(
+        r"(?:stem|res([2-5])\.(\d+))\.(?:conv(\d)|(shortcut))(\.norm)?\.(\w+)", name
+    )
+    if match is None or (match[1] is None and match[3] != "1"):
+        raise ValueError(f"{name!r} is no tensor of a ResNet")
+    stage, block, number, shortcut, norm, tensor = match.groups()
+    layer = f"{'bn' if norm else 'conv'}{number}"
+    if shortcut:
+        layer = f"downsample.{1 if norm else 0}"
+    return (
+        f"{layer}.{tensor}" if stage is None else f"layer{int(stage) - 1}.{block}.{layer}.{tensor}"
+    )

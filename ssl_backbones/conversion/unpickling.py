@@ -5,7 +5,7 @@ instructions, but a name never becomes more than a `GlobalName`, and a "call" is
 name among the constructors below, which are this module's own. No attribute is ever got or set by
 a name that comes from the file. Two kinds of names are known: what checkpoints are built of
 (`_CONSTRUCTORS`, `STORAGE_DTYPES`, `_DTYPES`) and types that honest checkpoints hold beside their
-tensors (`FOREIGN_TYPES`), which become inert placeholders. Any other name refuses the file.
+tensors (`foreign_types`), which become inert placeholders. Any other name refuses the file.
 
 The work is bounded: instructions are counted, long byte strings are views of the file rather than
 copies, and the memo is a dictionary, so that no index in the file can make it large.
@@ -13,6 +13,7 @@ copies, and the memo is a dictionary, so that no index in the file can make it l
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import struct
@@ -21,9 +22,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .foreign_types import ATTRIBUTE_LOOKUPS, BUILTINS, FOREIGN_TYPES, JAX_PACKAGES
+
 MAX_INSTRUCTIONS = 2_000_000  # about 20 times what a ResNet-152 with two networks and Adam needs
 MAX_NAME = 1 << 10
 MAX_ELEMENTS = 1 << 40  # of one array: far above any tensor, far below what overflows an index
+MAX_REPEATED = 1 << 20  # elements of a file's tensors that show an element of storage once more
 
 STORAGE_DTYPES = {
     "torch.DoubleStorage": "float64",
@@ -48,12 +52,7 @@ STORAGE_DTYPES |= {
 
 _DTYPES = {f"torch.{name}" for name in (*STORAGE_DTYPES.values(), "uint16", "uint32", "uint64")}
 
-FOREIGN_TYPES = {
-    "argparse.Namespace",  # the command line's arguments, as DINO, PixPro and SoCo keep them
-}
-
 _NUMPY_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c(8|16)|[SU]\d{1,6}")
-_KEY_TYPES = (str, int, float, bool, type(None))
 
 
 class Refused(ValueError):
@@ -65,6 +64,9 @@ class GlobalName:
     """A name of the allow-list, never the thing that it names."""
 
     text: str
+
+
+_KEY_TYPES = (str, int, float, bool, type(None), GlobalName)
 
 
 @dataclass
@@ -128,6 +130,7 @@ class Machine:
         self._stop = stop
         self._find_storage = find_storage
         self._copyable = 2 * (stop - start)  # from text to bytes, then to another byte order
+        self._repeatable = MAX_REPEATED
         self._stack: list = []
         self._marks: list[int] = []
         self._memo: dict[int, object] = {}
@@ -192,6 +195,15 @@ class Machine:
         if self._copyable < 0:
             raise Refused("unfolds into more bytes than it has: the file is damaged or hostile")
 
+    def charge_repetition(self, count: int) -> None:
+        """Account for `count` elements that an expanded tensor shows more than once.
+
+        Without a bound, a storage of one number would stand for a network of any size.
+        """
+        self._repeatable -= count
+        if self._repeatable < 0:
+            raise Refused("has tensors that repeat a small storage many times: it is hostile")
+
     def encode(self, text: str) -> bytes:
         self.charge(len(text))
         return text.encode("latin-1")
@@ -219,11 +231,15 @@ class Machine:
     # Containers
 
     def _append(self, items: list) -> None:
+        if type(self._stack[-1]) is Foreign:  # of a subclass of list
+            return
         if type(self._stack[-1]) is not list:
             raise Refused("appends to something that is not a list: the file is damaged or hostile")
         self._stack[-1].extend(items)
 
     def _set(self, items: list) -> None:
+        if type(self._stack[-1]) is Foreign:  # of a subclass of dict
+            return
         if type(self._stack[-1]) is not dict:
             raise Refused("sets items of something that is not a dictionary: damaged or hostile")
         self._stack[-1].update(_dict(zip(items[::2], items[1::2], strict=True)))
@@ -233,7 +249,15 @@ class Machine:
     def _name(self, module: str, name: str) -> None:
         text = f"{module}.{name}"
         known = (_CONSTRUCTORS, STORAGE_DTYPES, _DTYPES, FOREIGN_TYPES, _OPERANDS)
-        if not any(text in names for names in known):
+        if text in FOREIGN_TYPES:
+            self.foreign.add(text)
+        elif module.split(".")[0] in JAX_PACKAGES:
+            raise Refused(
+                f"is a pickle of JAX's time (it asks for {shown(text)}), as BYOL and DetCon publish, "
+                "which only its own code can build: nothing of it was run; load it where it was "
+                "made, and save its arrays as a PyTorch state_dict()"
+            )
+        elif not any(text in names for names in known):
             raise Refused(
                 f"asks for {shown(text)}, which a checkpoint of tensors does not need: nothing of "
                 "it was run; if you trust its authors, load it where it was made and save only its "
@@ -245,7 +269,8 @@ class Machine:
         if type(target) is not GlobalName:
             raise Refused("calls something that is not a name: the file is damaged or hostile")
         if target.text in FOREIGN_TYPES:
-            self.foreign.add(target.text)
+            if target.text in ATTRIBUTE_LOOKUPS:
+                _check_attribute_lookup(arguments)
             self._push(Foreign(target.text))
         elif target.text in _CONSTRUCTORS:
             self._push(_CONSTRUCTORS[target.text](self, *_tuple(arguments)))
@@ -283,6 +308,14 @@ def shown(name: str, limit: int = 100) -> str:
     return f"{text}..." if len(name) > limit else text
 
 
+def _check_attribute_lookup(arguments: object) -> None:
+    """Nothing is looked up in any case; but what no honest file looks up refuses the file."""
+    owner, *names = _tuple(arguments)
+    of_foreign_type = type(owner) is GlobalName and owner.text in FOREIGN_TYPES
+    if not of_foreign_type or len(names) != 1 or type(names[0]) is not str:
+        raise Refused("looks up an attribute by name, which no checkpoint needs: it is hostile")
+
+
 def _is_size(value: object) -> bool:
     return type(value) is int and 0 <= value <= MAX_ELEMENTS
 
@@ -313,6 +346,33 @@ def _ordered_dict(machine: Machine, items: object = ()) -> dict:
     return dict(items) if type(items) is dict else _dict(items)
 
 
+def _default_dict(machine: Machine, factory: object = None) -> dict:
+    if type(factory) not in (GlobalName, type(None)):
+        raise Refused("builds a dictionary from something else: the file is damaged")
+    return {}
+
+
+def _set_of(machine: Machine, items: object = ()) -> set:
+    if type(items) is not list:
+        raise Refused("builds a set from something else: the file is damaged")
+    machine.charge(4 * len(items))
+    return set(_dict((item, None) for item in items))
+
+
+def _bytearray(machine: Machine, data: object = b"", encoding: object = None) -> bytes:
+    if encoding is not None:  # protocol 2 writes it as text
+        return _text_to_bytes(machine, data, encoding)
+    if type(data) not in (bytes, memoryview):
+        raise Refused("builds bytes from something else: the file is damaged")
+    return data
+
+
+def _complex(machine: Machine, real: object, imaginary: object) -> complex:
+    if type(real) is not float or type(imaginary) is not float:
+        raise Refused("builds a number from something else: the file is damaged")
+    return complex(real, imaginary)
+
+
 def _text_to_bytes(machine: Machine, text: object, encoding: object = "latin1") -> bytes:
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
         raise Refused("encodes text in an unexpected way: the file is damaged or hostile")
@@ -335,7 +395,7 @@ def _tensor(machine: Machine, storage, offset, size, stride, *flags) -> np.ndarr
         raise Refused("holds a tensor with a lazy conjugate or sign, which is not read")
     if type(storage) is not Storage:
         raise Refused("builds a tensor of something that is no storage: damaged or hostile")
-    return _view(storage.flat, offset, size, stride)
+    return _view(machine, storage.flat, offset, size, stride)
 
 
 def _tensor_with_dtype(
@@ -347,16 +407,17 @@ def _tensor_with_dtype(
     dtype = np.dtype(dtype.text.removeprefix("torch."))
     if storage.order == ">":
         raise Refused(f"holds {dtype} tensors of a big-endian machine, which are not read")
-    return _view(storage.flat.view(dtype), offset, size, stride)
+    return _view(machine, storage.flat.view(dtype), offset, size, stride)
 
 
-def _view(flat: np.ndarray, offset, size, stride) -> np.ndarray:
+def _view(machine: Machine, flat: np.ndarray, offset, size, stride) -> np.ndarray:
     size, stride = _tuple(size), _tuple(stride)
     if not all(map(_is_size, (offset, *size, *stride))) or len(size) != len(stride):
         raise Refused("gives a tensor an impossible shape: the file is damaged or hostile")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if 0 not in size and last >= len(flat):
         raise Refused("has a tensor that reaches outside its storage: damaged or hostile")
+    machine.charge_repetition(max(0, math.prod(size) - len(flat)))
     itemsize = flat.dtype.itemsize
     return np.ndarray(
         size,
@@ -432,6 +493,17 @@ _CONSTRUCTORS: dict[str, Callable] = {
     "torch.device": _device,
     "collections.OrderedDict": _ordered_dict,
     "collections.Counter": _ordered_dict,
+    "collections.defaultdict": _default_dict,
+    **{
+        f"{module}.{name}": constructor
+        for module in BUILTINS
+        for name, constructor in {
+            "set": _set_of,
+            "frozenset": _set_of,
+            "bytearray": _bytearray,
+            "complex": _complex,
+        }.items()
+    },
     "_codecs.encode": _text_to_bytes,
     "numpy.dtype": _numpy_dtype,
     "numpy.core.multiarray._reconstruct": _numpy_array,
@@ -442,8 +514,12 @@ _CONSTRUCTORS: dict[str, Callable] = {
     "numpy._core.numeric._frombuffer": _numpy_array_from_buffer,
 }
 
-# Named as an argument of the above, never called.
-_OPERANDS = {"numpy.ndarray", "torch.Tensor", "torch.nn.parameter.Parameter"}
+# Named as an argument of the above or as a type that omegaconf notes, never called.
+_OPERANDS = {"numpy.ndarray", "torch.Tensor", "torch.nn.parameter.Parameter", "typing.Any"} | {
+    f"{module}.{name}"
+    for module in BUILTINS
+    for name in ("dict", "list", "tuple", "str", "unicode", "int", "long", "float", "bool")
+}
 
 
 # Instructions: what each does to the machine. Those of protocols 0 and 1 alone are not known.

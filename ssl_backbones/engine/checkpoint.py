@@ -142,7 +142,8 @@ class StrictCheckpointer(DetectionCheckpointer):
         if not self._only_backbone:
             return True
         found = find_resnet(self.model)
-        return found is None or key.startswith(f"{found[0]}.")
+        # The name is empty where the model is itself the ResNet: then all of it is demanded.
+        return found is None or not found[0] or key.startswith(f"{found[0]}.")
 
     def _mend(self, demanded: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
         if self._only_backbone:

@@ -6,6 +6,7 @@ with the loaded weights it is the table that stands at the head of every log.
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import tempfile
@@ -14,16 +15,22 @@ from typing import Any
 
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling.backbone import ResNet
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 import ssl_backbones.data  # noqa: F401  registers the embedded datasets
 
+from ..conversion.loading import provenance_of
 from ..conversion.reading import read_checkpoint
+from ..conversion.resnet import WIDTHS, config_line
+from ..conversion.unpickling import shown
 from ..errors import InputError
 from ..modeling.freezing import count_parameters, parts
 from ..modeling.norm import NormChoice
+from ..modeling.resnet import build_resnet
 from ..weights import resolve
 from .launch import World
 
@@ -181,8 +188,7 @@ def _check_weights(cfg: DictConfig, eval_only: bool) -> dict[str, Any]:
             )
         return {}
     cfg.train.init_checkpoint = resolve(given)
-    content = read_checkpoint(cfg.train.init_checkpoint).content
-    provenance = content.get("provenance", {}) if isinstance(content, Mapping) else {}
+    provenance = provenance_of(read_checkpoint(cfg.train.init_checkpoint))
     check_provenance(provenance, cfg)
     return provenance
 
@@ -193,16 +199,15 @@ def check_provenance(provenance: Mapping[str, Any], cfg: DictConfig) -> None:
     Raises:
         InputError: naming both sides of the disagreement.
     """
-    source = provenance.get("source", "the checkpoint")
-    trained = provenance.get("input", {})
-    depth = provenance.get("architecture", {}).get("depth")
-    stages = "model.backbone.bottom_up.stages"
+    source = shown(str(provenance.get("source", "the checkpoint")))
+    trained = provenance.get("input") or {}
+    resnet = "model.backbone.bottom_up"
+    block = f"{resnet}.stages" if OmegaConf.select(cfg, f"{resnet}.stages") else resnet
     pairs = (
         ("channel order", trained.get("format"), "model.input_format"),
         ("pixel mean", trained.get("pixel_mean"), "model.pixel_mean"),
         ("pixel standard deviation", trained.get("pixel_std"), "model.pixel_std"),
-        ("stride in the 1x1 convolution", trained.get("stride_in_1x1"), f"{stages}.stride_in_1x1"),
-        ("depth", depth, f"{stages}.depth"),
+        ("stride in the 1x1 convolution", trained.get("stride_in_1x1"), f"{block}.stride_in_1x1"),
     )
     for what, theirs, key in pairs:
         ours = OmegaConf.select(cfg, key)
@@ -212,6 +217,53 @@ def check_provenance(provenance: Mapping[str, Any], cfg: DictConfig) -> None:
                 f"{what} disagrees: {source} was trained with {theirs}, the config has {key}={ours}; use "
                 f"{key}={theirs} or other weights"
             )
+    _check_architecture(provenance, source, OmegaConf.select(cfg, resnet))
+
+
+def _check_architecture(provenance: Mapping[str, Any], source: str, bottom_up: Any) -> None:
+    """Refuse weights of another ResNet than the config builds, with the values of both."""
+    theirs = provenance.get("architecture") or {}
+    ours = _architecture(bottom_up)
+    differing = {
+        name: theirs[name]
+        for name in WIDTHS
+        if name in theirs and name in ours and theirs[name] != ours[name]
+    }
+    if not differing:
+        return
+    built = ", ".join(f"{name}={ours[name]}" for name in differing)
+    held = ", ".join(f"{name}={value}" for name, value in differing.items())
+    raise InputError(
+        f"architecture disagrees: {source} holds a {theirs.get('name', 'ResNet')} with {held}, the config "
+        f"builds one with {built}; write {config_line(theirs)} into the config (build_resnet of "
+        "ssl_backbones.modeling.resnet), or use other weights"
+    )
+
+
+def _architecture(bottom_up: Any) -> dict[str, Any]:
+    """What a config's ResNet is, whether `build_resnet` makes it or Detectron2's own parts; {} if neither."""
+    if not isinstance(bottom_up, DictConfig):
+        return {}
+    if _makes(bottom_up, build_resnet):
+        defaults = inspect.signature(build_resnet).parameters
+        return {name: bottom_up.get(name, defaults[name].default) for name in WIDTHS}
+    stages = bottom_up.get("stages")
+    if not isinstance(stages, DictConfig) or not _makes(stages, ResNet.make_default_stages):
+        return {}
+    # make_default_stages fixes all but the depth and what it hands on to the blocks.
+    return {
+        "depth": stages.get("depth"),
+        "stem_channels": OmegaConf.select(bottom_up, "stem.out_channels", default=64),
+        "res2_channels": 64 if stages.get("depth") < 50 else 256,
+        "bottleneck_channels": 64,
+        "groups": stages.get("num_groups", 1),
+    }
+
+
+def _makes(node: DictConfig, function: Any) -> bool:
+    """Whether a lazy call is one of `function`; configs read from YAML have its name instead."""
+    target = node.get("_target_")
+    return (locate(target) if isinstance(target, str) else target) is function
 
 
 def run_card(

@@ -64,8 +64,14 @@ def test_conversion_with_proof(request, tmp_path, name, source_tensors):
     }
     assert provenance["tool"] == f"ssl-backbones {__version__}"
     assert datetime.fromisoformat(provenance["date"]).utcoffset().total_seconds() == 0
-    assert max(provenance["proof"]["stages"].values()) <= 1e-6
+    assert provenance["branch"] == ("online" if method == "moco" else None)
+    for precision, largest in (("float32", 1e-6), ("float64", 1e-11)):
+        stages = provenance["proof"]["stages"][precision]
+        assert max(stage["relative"] for stage in stages.values()) <= largest
     assert provenance["proof"]["margin"] > 1000
+    # The key encoder of MoCo's files is another network.
+    other = provenance["proof"]["other_branch"]
+    assert other > 1e-2 if method == "moco" else other is None
 
     assert report.container == container
     assert report.unknown == report.foreign == ()
@@ -82,7 +88,7 @@ def test_every_key_of_a_moco_file_is_accounted_for(moco_v2_file, tmp_path):
     assert len(report.kept) == 265
     assert {reason: reasons.count(reason) for reason in reasons} == {
         "counter of training steps, of no use after it": 53,
-        "momentum copy of the encoder": 322,
+        "the momentum network, which --branch momentum takes": 322,
         "projection head of the pretraining": 4,
         "queue of negatives": 2,
         "state of the training": 3,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_backbones.conversion.reading import read_checkpoint, sha256_of
+from ssl_backbones.conversion.reading import read_checkpoint
 from ssl_backbones.errors import InputError
 
 BASE = torch.arange(-24, 24, dtype=torch.float32).reshape(6, 8) / 7
@@ -71,14 +71,41 @@ def test_tensors_equal_those_of_torch(tmp_path, container, protocol):
         assert_equal(checkpoint.content[name], tensor)
 
 
-def test_dtypes_without_a_storage_class(tmp_path):
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_dtypes_without_a_storage_class(tmp_path, container):
+    """torch itself does not read them back from its older format."""
     path = tmp_path / "unsigned.pth"
-    torch.save(
-        {name: torch.arange(5).to(getattr(torch, name)) for name in ("uint16", "uint32")}, path
-    )
-    for name, array in read_checkpoint(path).content.items():
+    names = ("uint16", "uint32", "uint64")
+    tensors = {name: torch.arange(5).to(getattr(torch, name)) for name in names}
+    torch.save(tensors | {"last": BASE}, path, **CONTAINERS[container])
+    content = read_checkpoint(path).content
+    assert_equal(content.pop("last"), BASE)
+    for name, array in content.items():
         assert array.dtype == name
         assert array.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of prototypes and deprecations
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: torch.eye(3).to_sparse(), "_rebuild_sparse_tensor"),
+        (lambda: torch.eye(3).to_sparse_csr(), "_rebuild_sparse_tensor"),
+        (lambda: torch.quantize_per_tensor(BASE, 0.1, 0, torch.quint8), "_rebuild_qtensor"),
+        (lambda: BASE.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (lambda: BASE.to(torch.complex32), "complex32"),
+        (lambda: torch.ones(3, device="meta"), "_rebuild_meta_tensor"),
+        (lambda: torch.complex(BASE, BASE).conj(), "lazy conjugate"),
+        (lambda: torch._neg_view(BASE), "lazy conjugate or sign"),
+        (lambda: torch.nested.nested_tensor([BASE, BASE]), "_rebuild_nested_tensor"),
+        (lambda: torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_what_no_backbone_is_made_of_is_refused_by_name(tmp_path, container, make, says):
+    path = tmp_path / "other.pth"
+    torch.save({"a": BASE, "b": make()}, path, **CONTAINERS[container])
+    assert says in refusal(path)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -317,13 +344,6 @@ def test_an_array_alone(tmp_path):
     path = tmp_path / "array.pkl"
     path.write_bytes(pickle.dumps(np.arange(5.0)))
     assert read_checkpoint(path).content.tolist() == [0, 1, 2, 3, 4]
-
-
-def test_sha256(tmp_path):
-    """The digest of "abc" from FIPS 180-2, appendix B.1."""
-    path = tmp_path / "abc"
-    path.write_bytes(b"abc")
-    assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 # What is no checkpoint

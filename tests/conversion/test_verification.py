@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
-from ssl_backbones.conversion.resnet import ARCHITECTURES, detectron2_name
-from ssl_backbones.conversion.verification import TOLERANCE, prove
+from ssl_backbones.conversion.resnet import ARCHITECTURES, closest, detectron2_name
+from ssl_backbones.conversion.verification import TOLERANCES, prove, torchvision_network
 from ssl_backbones.errors import InputError
+from ssl_backbones.modeling.resnet import build_resnet
 
-RESNET50 = next(row for row in ARCHITECTURES if row.name == "resnet50")
+BY_NAME = {row.name: row for row in ARCHITECTURES}
+RESNET50 = BY_NAME["resnet50"]
+STAGES = ["res2", "res3", "res4", "res5"]
 
 
 @pytest.fixture
@@ -21,16 +26,133 @@ def converted(source_tensors) -> dict[str, np.ndarray]:
 
 def test_a_right_conversion_passes_by_a_wide_margin(source_tensors, converted):
     proof = prove(source_tensors, converted, RESNET50)
-    assert list(proof.stages) == ["res2", "res3", "res4", "res5"]
-    assert max(proof.stages.values()) <= 1e-6
+    assert {precision: list(stages) for precision, stages in proof.stages.items()} == {
+        "float64": STAGES,
+        "float32": STAGES,
+    }
+    exact = [difference.relative for difference in proof.stages["float64"].values()]
+    assert 0 < max(exact) < 1e-11  # not 0: other kernels, so that rounding is seen
+    assert all(difference.absolute == 0 for difference in proof.stages["float32"].values())
     assert list(proof.controls) == [
+        "BGR statistics",
         "one batch norm's statistics dropped",
         "two batch norm tensors swapped",
         "stride in the 1x1",
     ]
     assert min(proof.controls.values()) > 1e-2
+    assert proof.other_branch is None
     assert proof.margin == pytest.approx(min(proof.controls.values()) / 1e-5)
-    assert proof.to_dict()["tolerance"] == TOLERANCE == 1e-5
+    assert proof.to_dict()["tolerances"] == TOLERANCES == {"float64": 1e-10, "float32": 1e-5}
+
+
+def test_the_other_branch_is_scored_and_may_be_near(source_tensors, converted):
+    """A momentum copy ends near its model: that is told, and no reason to refuse."""
+    name = "res2.0.conv1.weight"
+    far = converted | {name: converted[name] * np.float32(2)}
+    late = "res5.2.conv3.norm.bias"
+    near = converted | {late: converted[late] * np.float32(1 + 2e-6)}
+    assert prove(source_tensors, converted, RESNET50, far).other_branch > 1e-2
+    assert 0 < prove(source_tensors, converted, RESNET50, near).other_branch < 1e-5
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """With the batch norm statistics of random images, in few of which a channel dies."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            module.momentum = None
+    with torch.no_grad():
+        network(torch.randn(2, 3, 64, 64))
+    return network.eval()
+
+
+def backbone_tensors(network: nn.Module) -> dict[str, np.ndarray]:
+    return {
+        name: tensor.numpy()
+        for name, tensor in network.state_dict().items()
+        if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
+    }
+
+
+class SwavResNet(torchvision.models.ResNet):
+    """What src/resnet50.py of SwAV's repository changes in torchvision's network for resnet50w2.
+
+    All planes are doubled by `widen`, the stem's too, and the stem pads in a layer of its own.
+    """
+
+    def __init__(self):
+        super().__init__(torchvision.models.resnet.Bottleneck, [3, 4, 6, 3])
+        self.padding = nn.ConstantPad2d(1, 0.0)
+        self.inplanes = 128
+        self.conv1 = nn.Conv2d(3, 128, kernel_size=7, stride=2, padding=2, bias=False)
+        self.bn1 = nn.BatchNorm2d(128)
+        block = torchvision.models.resnet.Bottleneck
+        self.layer1 = self._make_layer(block, 128, 3)
+        self.layer2 = self._make_layer(block, 256, 4, stride=2)
+        self.layer3 = self._make_layer(block, 512, 6, stride=2)
+        self.layer4 = self._make_layer(block, 1024, 3, stride=2)
+        self.fc = nn.Linear(4096, 8)
+
+    def forward(self, images):
+        return super().forward(self.padding(images))
+
+
+SOURCES = {
+    name: getattr(torchvision.models, name)
+    for name in ("resnet18", "resnet34", "resnet101", "resnet152", "wide_resnet50_2",
+                 "resnext50_32x4d")
+} | {"resnet50w2": SwavResNet}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_architecture_is_recognised_and_computes_what_its_own_class_does(name):
+    """Recognised by shapes alone; the features are those of the class that trains it."""
+    torch.manual_seed(0)
+    source = trained(SOURCES[name]())
+    tensors = backbone_tensors(source)
+    architecture, problems = closest({key: array.shape for key, array in tensors.items()})
+    assert (architecture.name, problems) == (name, {})
+
+    widths = {key: value for key, value in vars(architecture).items() if key in WIDTHS}
+    with torch.device("meta"):
+        network = build_resnet(**widths)
+    state = {detectron2_name(key): torch.from_numpy(array) for key, array in tensors.items()}
+    missing, unexpected = network.load_state_dict(state, strict=False, assign=True)
+    assert all(key.endswith("num_batches_tracked") for key in missing)
+    assert unexpected == []
+    layers = {f"layer{index}": stage for index, stage in enumerate(STAGES, 1)}
+    images = torch.randn(1, 3, 65, 98)
+    with torch.inference_mode():
+        expected = create_feature_extractor(source, layers)(images)
+        features = network.eval()(images)
+    for stage in STAGES:
+        largest = expected[stage].abs().max()
+        assert (features[stage] - expected[stage]).abs().max() <= 1e-5 * largest, stage
+
+
+WIDTHS = ("depth", "stem_channels", "res2_channels", "bottleneck_channels", "groups")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
+def test_the_proof_of_other_architectures(name):
+    torch.manual_seed(0)
+    tensors = backbone_tensors(trained(SOURCES[name]()))
+    converted = {detectron2_name(key): array for key, array in tensors.items()}
+    proof = prove(tensors, converted, BY_NAME[name])
+    assert max(d.relative for stages in proof.stages.values() for d in stages.values()) < 1e-11
+    assert min(proof.controls.values()) > 1e-2
+    # Blocks of two 3x3 convolutions have no 1x1 to put the stride in.
+    assert ("stride in the 1x1" in proof.controls) == (name != "resnet18")
+
+
+@pytest.mark.parametrize("name", [name for name in BY_NAME if not name.startswith("resnet50w")])
+def test_the_sources_network_is_torchvisions(name):
+    """Layer by layer with widths, strides, padding and groups, as torchvision's constructor makes it."""
+    with torch.device("meta"):
+        expected = getattr(torchvision.models, name)()
+        expected.fc = nn.Identity()
+        assert str(torchvision_network(BY_NAME[name])) == str(expected)
 
 
 def swap(tensors: dict, one: str, other: str) -> dict:
@@ -79,15 +201,3 @@ def test_dead_and_exploded_networks_are_refused(source_tensors, scale):
     converted = {detectron2_name(name): array for name, array in source.items()}
     with pytest.raises(InputError, match="the training went wrong"):
         prove(source, converted, RESNET50)
-
-
-def test_swavs_padded_stem_is_torchvisions():
-    """src/resnet50.py pads by 1 and convolves with padding 2: the weights mean the same."""
-    torch.manual_seed(0)
-    theirs = nn.Sequential(
-        nn.ConstantPad2d(1, 0.0), nn.Conv2d(3, 64, 7, stride=2, padding=2, bias=False)
-    )
-    ours = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-    ours.weight = theirs[1].weight
-    image = torch.randn(1, 3, 97, 130)
-    torch.testing.assert_close(ours(image), theirs(image), rtol=1e-6, atol=1e-6)

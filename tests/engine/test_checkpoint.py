@@ -75,6 +75,33 @@ def test_equal_to_what_stock_detectron2_loads(backbone, write):
         assert torch.equal(ours.backbone.bottom_up.state_dict()[key], value), key
 
 
+@pytest.mark.parametrize("top", [None, "blobs"])
+def test_a_caffe2_file_loads_as_stock_detectron2_loads_it(backbone, tmp_path, top):
+    """The names of Detectron1, in which the model zoo's ImageNet ResNets are kept."""
+    layers = {"conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c", "shortcut": "branch1"}
+    tensors = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+    blobs = {}
+    for key, value in backbone.items():
+        *place, tensor = key.split(".")
+        is_norm = place[-1] == "norm"
+        stage, *block, layer = place[:-1] if is_norm else place
+        name = (
+            "_".join([stage, *block, layers[layer]])
+            if block
+            else "res_conv1"
+            if is_norm
+            else "conv1"
+        )
+        blobs[f"{name}_bn_{tensors[tensor]}" if is_norm else f"{name}_w"] = value
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({top: blobs} if top else blobs))
+    ours, stock = build(), build()
+    StrictCheckpointer(ours).load_backbone(str(path))
+    DetectionCheckpointer(stock).load(str(path))
+    for key, value in stock.backbone.bottom_up.state_dict().items():
+        assert torch.equal(ours.backbone.bottom_up.state_dict()[key], value), key
+
+
 # FrozenBatchNorm2d fills each of these with 0 or 1 by itself, and load_state_dict does not report it.
 @pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
 def test_a_missing_norm_tensor_of_the_frozen_stem_is_refused(model, backbone, write, name):

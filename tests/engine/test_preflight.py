@@ -5,13 +5,15 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from detectron2.config import instantiate
+from detectron2.config import LazyCall, LazyConfig, instantiate
 
 from ssl_backbones import InputError
+from ssl_backbones.conversion.writing import write_backbone
 from ssl_backbones.engine import preflight
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.engine.launch import World
 from ssl_backbones.modeling.norm import choose_norm
+from ssl_backbones.modeling.resnet import build_resnet
 
 ONE_PROCESS = World()
 
@@ -114,9 +116,85 @@ def test_weights_trained_on_other_inputs_are_refused(load, weights, changes, mes
         preflight.check(load(f"train.init_checkpoint={weights(**changes)}"), ONE_PROCESS)
 
 
+RESNEXT = {
+    "name": "resnext50_32x4d",
+    "depth": 50,
+    "stem_channels": 64,
+    "res2_channels": 256,
+    "bottleneck_channels": 128,
+    "groups": 32,
+}
+RESNET50 = RESNEXT | {"name": "resnet50", "bottleneck_channels": 64, "groups": 1}
+
+
+def of(architecture):
+    return provenance() | {"architecture": architecture}
+
+
+def with_our_backbone(cfg, **arguments):
+    stages = ["res2", "res3", "res4", "res5"]
+    cfg.model.backbone.bottom_up = LazyCall(build_resnet)(out_features=stages, **arguments)
+    return cfg
+
+
 def test_weights_of_another_depth_are_refused(load, weights):
     cfg = load(f"train.init_checkpoint={weights()}", "model.backbone.bottom_up.stages.depth=101")
-    with pytest.raises(InputError, match=r"depth disagrees.*stages\.depth=101"):
+    with pytest.raises(
+        InputError, match=r"resnet50 with depth=50, the config builds one.*depth=101"
+    ):
+        preflight.check(cfg, ONE_PROCESS)
+
+
+@pytest.mark.parametrize(
+    ("held", "depth"),
+    [
+        (RESNEXT, 50),
+        (RESNET50 | {"stem_channels": 128, "res2_channels": 512}, 50),
+        (RESNET50, 18),
+        (RESNET50 | {"depth": 18, "res2_channels": 64}, 50),
+    ],
+)
+def test_detectron2s_default_stages_build_none_but_the_plain_ones(load, held, depth):
+    cfg = load(f"model.backbone.bottom_up.stages.depth={depth}")
+    with pytest.raises(InputError, match=r"architecture disagrees.*L\(build_resnet\)\(depth="):
+        preflight.check_provenance(of(held), cfg)
+
+
+def test_our_constructor_is_compared_field_by_field(load):
+    cfg = with_our_backbone(load(), bottleneck_channels=128, groups=32)
+    preflight.check_provenance(of(RESNEXT), cfg)
+    message = r"holds a resnet50 with bottleneck_channels=64, groups=1, the config builds one with "
+    with pytest.raises(InputError, match=f"{message}bottleneck_channels=128, groups=32"):
+        preflight.check_provenance(of(RESNET50), cfg)
+
+
+def test_a_config_that_was_read_from_yaml_is_compared_too(load, tmp_path):
+    """It has names where a LazyConfig has functions."""
+    path = tmp_path / "config.yaml"
+    for make in (lambda cfg: cfg, lambda cfg: with_our_backbone(cfg, groups=1)):
+        LazyConfig.save(make(load()), str(path))
+        cfg = LazyConfig.load(str(path))
+        preflight.check_provenance(of(RESNET50), cfg)
+        with pytest.raises(InputError, match="architecture disagrees"):
+            preflight.check_provenance(of(RESNEXT), cfg)
+
+
+def test_the_stride_is_compared_in_both_forms(load):
+    cfg = with_our_backbone(load(), stride_in_1x1=True)
+    with pytest.raises(InputError, match=r"bottom_up\.stride_in_1x1=True; use"):
+        preflight.check_provenance(of(RESNET50), cfg)
+
+
+def test_a_file_without_pickle_passes_with_its_provenance(load, tmp_path):
+    """Written by the converter's own writer, whose provenance is JSON in the metadata."""
+    tensors = {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}
+    path = tmp_path / "weights.safetensors"
+    write_backbone("detectron2-safetensors", path, tensors, provenance)
+    cfg = load(f"train.init_checkpoint={path}")
+    assert preflight.check(cfg, ONE_PROCESS) == provenance()
+    assert cfg.train.init_checkpoint == str(path)
+    write_backbone("detectron2-safetensors", path, tensors, lambda: provenance(format="BGR"))
+    with pytest.raises(InputError, match="channel order disagrees"):
         preflight.check(cfg, ONE_PROCESS)
 
 

@@ -13,20 +13,32 @@ import sys
 
 import pytest
 import torch
-import torchvision
+
+from ssl_backbones.conversion.formats import FORMATS
+from ssl_backbones.conversion.registry import LAYOUTS
+from ssl_backbones.conversion.resnet import Architecture
 
 TOOL = "tools/convert_checkpoint.py"
 
 
-def small_state(
-    name: str = "resnet50", prefix: str = "module.encoder_q."
-) -> dict[str, torch.Tensor]:
-    """A network's tensors in no space: each is one number, expanded to its shape."""
-    with torch.device("meta"):
-        network = getattr(torchvision.models, name)()
-    return {
-        f"{prefix}{key}": torch.ones(()).expand(t.shape) for key, t in network.state_dict().items()
-    }
+NARROW = Architecture("narrow", 50, stem_channels=8, res2_channels=32, bottleneck_channels=8)
+"""A ResNet-50 with an eighth of the channels: 1.6 MB, and all its keys."""
+
+
+def narrow_state(seed: int = 0, prefix: str = "module.encoder_q.") -> dict[str, torch.Tensor]:
+    """A pretrained network's state dict, counters and head included."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in NARROW.shapes.items():
+        fan_in = max(1, torch.Size(shape[1:]).numel())
+        tensor = torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
+        if len(shape) == 1:
+            tensor = torch.rand(shape, generator=generator) + 0.5
+        state[prefix + name] = tensor
+        if name.endswith("running_var"):
+            counter = name.replace("running_var", "num_batches_tracked")
+            state[prefix + counter] = torch.tensor(7)
+    return state | {f"{prefix}fc.weight": torch.ones(4, 256), f"{prefix}fc.bias": torch.ones(4)}
 
 
 def moco(state: dict) -> dict:
@@ -44,7 +56,7 @@ LEGACY = {"_use_new_zipfile_serialization": False}
 
 @pytest.fixture(scope="module")
 def benign() -> bytes:
-    return saved(moco(small_state()))
+    return saved(moco(narrow_state()))
 
 
 @pytest.fixture
@@ -77,33 +89,34 @@ def test_a_summary_for_people(convert, benign, tmp_path):
     ended = convert(benign, "--no-verify")
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = [line.rstrip() for line in ended.stdout.splitlines()]
-    assert max(map(len, lines[:-2])) <= 80  # the last two hold a path to be copied
+    assert max(map(len, lines[:-3])) <= 80  # the last three hold what is to be copied
     assert "\x1b" not in ended.stdout  # no colours off a terminal
-    assert "architecture  resnet50" in lines
+    widths = "stem_channels 8, res2_channels 32, bottleneck_channels 8, groups 1"
+    assert f"architecture resnet50 of {widths}" in " ".join(ended.stdout.split())
     assert "kept          265 tensors, all there, of the right shape and finite" in lines
     assert "dropped       2: projection head of the pretraining" in lines
-    assert lines[-3].endswith("MiB of memory at the peak")
-    assert lines[-2] == f"written: {tmp_path / 'model.pkl'}"
-    assert lines[-1].startswith(
+    assert lines[-4].endswith("MiB of memory at the peak")
+    assert lines[-3] == f"written: {tmp_path / 'model.pkl'}"
+    assert lines[-2].startswith(
         "next: tools/train_net.py --config-file configs/moco_1x.py train.init"
     )
-    assert lines[-1].endswith(f"train.init_checkpoint={tmp_path / 'model.pkl'}")
+    assert lines[-2].endswith(f"train.init_checkpoint={tmp_path / 'model.pkl'}")
+    assert "L(build_resnet)(depth=50, stem_channels=8, res2_channels=32" in lines[-1]
 
 
 def test_the_proof_is_shown_beside_wrong_conversions(convert):
-    torch.manual_seed(0)
-    network = torchvision.models.resnet50()
-    with torch.no_grad():
-        network(torch.randn(4, 3, 64, 64))  # gives the batch norms statistics
-    state = {f"module.encoder_q.{name}": tensor for name, tensor in network.state_dict().items()}
+    state = narrow_state() | narrow_state(1, "module.encoder_k.")
     ended = convert(saved(moco(state), **LEGACY))
     assert (ended.returncode, ended.stderr) == (0, "")
     cells = [re.split(r"\s{2,}", line.strip()) for line in ended.stdout.splitlines()]
-    rows = {row[0]: row[1] for row in cells if len(row) == 2}
+    rows = {row[0]: row[1] for row in cells if len(row) > 1}
     for stage in ("res2", "res3", "res4", "res5"):
-        assert float(rows[f"{stage} of this conversion"]) <= 1e-6
-    assert float(rows["allowed"]) == 1e-5
+        assert float(rows[f"{stage} in float32"]) <= 1e-6
+        assert float(rows[f"{stage} in float64"]) <= 1e-11
+    assert float(rows["allowed in float32"]) == 1e-5
+    assert float(rows["the file's other network"]) > 1e-2
     for name in (
+        "BGR statistics",
         "one batch norm's statistics dropped",
         "two batch norm tensors swapped",
         "stride in the 1x1",
@@ -161,6 +174,137 @@ def test_without_the_proof_torch_is_not_imported(benign, tmp_path, run_tool):
     assert not imported & {"torch", "torchvision", "detectron2"}
 
 
+OPTIONS = {
+    (): "--out-dir --selfsup --branch --prefix --from-detector --to --no-verify --dry-run --json --force",
+    ("verify",): "--source --selfsup --branch --prefix --no-proof --json",
+    ("inspect",): "--selfsup --branch --prefix --depth --json",
+    ("list",): "--json",
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_the_options_are_these(run_tool, command):
+    """A new one is a decision, not an accident."""
+    ended = run_tool(TOOL, *command, "--help")
+    assert ended.returncode == 0
+    listed = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", ended.stdout, re.MULTILINE)
+    assert listed == ["--help", *OPTIONS[command].split()]
+
+
+# Formats, batches and subcommands
+
+
+def test_other_formats_come_back_bit_by_bit(run_tool, convert, benign, tmp_path):
+    """Out of MoCo's file into a format, and out of Detectron2's back into it."""
+    convert(benign, "--no-verify")
+    converted = tmp_path / "model.pkl"
+    for number, name in enumerate(("torchvision", "detectron2-safetensors")):
+        form = FORMATS[name]
+        path, again = (tmp_path / f"{kind}{number}{form.suffix}" for kind in ("first", "again"))
+        source = str(tmp_path / "source.pth.tar")
+        assert run_tool(TOOL, source, str(path), "--to", name, "--no-verify").returncode == 0
+        ended = run_tool(
+            TOOL, str(converted), str(again), "--from-detector", "--to", name, "--no-verify"
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        for file in (path, again):
+            ended = run_tool(TOOL, "verify", str(file), "--source", source, "--no-proof")
+            assert (ended.returncode, ended.stderr) == (0, ""), file
+            assert "the same tensors, bit by bit" in ended.stdout
+
+
+def test_a_batch_goes_on_past_a_refusal(run_tool, benign, tmp_path):
+    for name, data in (("one.pth.tar", benign), ("two.pth", b"404"), ("three.ckpt", benign)):
+        (tmp_path / name).write_bytes(data)
+    sources = [str(tmp_path / name) for name in ("one.pth.tar", "two.pth", "three.ckpt")]
+    folder = tmp_path / "out"
+    ended = run_tool(TOOL, *sources, "--out-dir", str(folder), "--no-verify")
+    assert (ended.returncode, ended.stderr) == (2, "")
+    assert sorted(os.listdir(folder)) == ["one.pkl", "three.pkl"]
+    assert ended.stdout.endswith(f"2 converted into {folder}, 1 refused\n")
+    assert "refused: " in ended.stdout
+    ended = run_tool(
+        TOOL, sources[0], "--out-dir", str(tmp_path / "new" / "out"), "--no-verify", "--json"
+    )
+    assert ended.returncode == 0
+    assert json.loads(ended.stdout)[sources[0]]["provenance"]["method"] == "moco"
+    twins = [sources[0], str(tmp_path / "one.pth")]
+    (tmp_path / "one.pth").write_bytes(benign)
+    ended = run_tool(TOOL, *twins, "--out-dir", str(tmp_path / "twins"), "--no-verify", "--json")
+    assert ended.returncode == 2
+    assert "would be written to" in json.loads(ended.stdout)[twins[1]]["refused"]
+
+
+def test_the_other_branch(convert, tmp_path):
+    data = saved(moco(narrow_state() | narrow_state(1, "module.encoder_k.")))
+    for branch, seed in (("online", 0), ("momentum", 1)):
+        assert convert(data, "--no-verify", "--force", "--branch", branch).returncode == 0
+        content = pickle.loads((tmp_path / "model.pkl").read_bytes())
+        assert content["provenance"]["branch"] == branch
+        expected = narrow_state(seed, "")["conv1.weight"]
+        assert torch.equal(torch.from_numpy(content["model"]["stem.conv1.weight"]), expected)
+
+
+def test_inspect_shows_what_a_conversion_would_do(run_tool, benign, tmp_path):
+    (tmp_path / "source.pth").write_bytes(benign)
+    ended = run_tool(TOOL, "inspect", str(tmp_path / "source.pth"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    for text in ("moco (layout moco", "265 tensors", "torch-zip", "state_dict.module", "8x3x7x7"):
+        assert text in ended.stdout
+    ended = run_tool(TOOL, "inspect", str(tmp_path / "source.pth"), "--json")
+    found = json.loads(ended.stdout)
+    assert found["refusal"] is None
+    assert len(found["backbone"]["kept"]) == 265
+    assert found["tree"]["tensors"] == 320
+
+
+def test_inspect_of_what_cannot_be_converted(run_tool, tmp_path):
+    """It tells why, and that is no failure; a file that cannot be read is one."""
+    (tmp_path / "heads.pth").write_bytes(saved({"state_dict": HEADS}))
+    ended = run_tool(TOOL, "inspect", str(tmp_path / "heads.pth"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "would be refused" in ended.stdout
+    assert "prototypes.weight" in ended.stdout
+    (tmp_path / "page.pth").write_bytes(b"<html>")
+    assert_refused(run_tool(TOOL, "inspect", str(tmp_path / "page.pth")), "web page")
+
+
+def test_list_shows_every_layout(run_tool):
+    ended = run_tool("-X", "importtime", TOOL, "list")
+    assert ended.returncode == 0
+    for layout in LAYOUTS:
+        assert layout.name in ended.stdout
+    assert ended.stdout.endswith(f"{len(LAYOUTS)} layouts\n")
+    imported = {line.rsplit("|", 1)[-1].strip() for line in ended.stderr.splitlines()}
+    assert not imported & {"torch", "detectron2", "numpy"}
+    assert len(json.loads(run_tool(TOOL, "list", "--json").stdout)) == len(LAYOUTS)
+
+
+def test_inspect_does_not_import_torch(run_tool, benign, tmp_path):
+    (tmp_path / "source.pth").write_bytes(benign)
+    ended = run_tool("-X", "importtime", TOOL, "inspect", str(tmp_path / "source.pth"))
+    imported = {line.rsplit("|", 1)[-1].strip() for line in ended.stderr.splitlines()}
+    assert "numpy" in imported
+    assert not imported & {"torch", "torchvision", "detectron2"}
+
+
+def test_a_file_with_a_subcommands_name(run_tool, benign, tmp_path):
+    (tmp_path / "verify").write_bytes(benign)
+    tool = os.path.abspath(TOOL)
+    ended = run_tool(tool, "./verify", "model.pkl", "--no-verify", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "model.pkl").exists()
+
+
+def test_words_that_make_no_sense(run_tool):
+    """argparse's own exit status 2, with the usage."""
+    for words in (["one.pth"], ["a", "b", "c"], ["a", "b", "--to", "onnx"], ["list", "x"], []):
+        ended = run_tool(TOOL, *words)
+        assert ended.returncode == 2
+        assert "usage: ssl-convert" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
 # Bad input
 
 
@@ -169,7 +313,7 @@ def without(state: dict, name: str) -> dict:
 
 
 def broken(name: str, value: torch.Tensor) -> bytes:
-    return saved(moco(small_state() | {f"module.encoder_q.{name}": value}))
+    return saved(moco(narrow_state() | {f"module.encoder_q.{name}": value}))
 
 
 HEADS = {
@@ -182,28 +326,27 @@ BAD_INPUTS = {
     "a web page": (lambda: b"<!DOCTYPE html>\n<html><body>Not found</body></html>\n", "web page"),
     "text": (lambda: b"404: Not Found\n", "text file"),
     "a Git LFS pointer": (lambda: b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-    "a truncated zip": (lambda: saved(moco(small_state()))[:-500], "truncated"),
-    "a truncated legacy file": (lambda: saved(moco(small_state()), **LEGACY)[:-3], "truncated"),
+    "a truncated zip": (lambda: saved(moco(narrow_state()))[:-500], "truncated"),
+    "a truncated legacy file": (lambda: saved(moco(narrow_state()), **LEGACY)[:-3], "truncated"),
     "a Vision Transformer": (
-        lambda: saved(small_state("vit_b_16", "") | {"cls_token": torch.ones(1)}),
+        lambda: saved({"patch_embed.proj.weight": torch.ones(8, 3, 4, 4), "cls_token": torch.ones(1)}),
         "a Vision Transformer",
     ),
-    "a ResNet-18": (lambda: saved(moco(small_state("resnet18"))), "holds a resnet18"),
-    "a ResNet-101": (lambda: saved(moco(small_state("resnet101"))), "holds a resnet101"),
     "a projection head alone": (lambda: saved({"state_dict": HEADS}), "holds no backbone"),
     "NaN weights": (
-        lambda: broken("layer3.0.bn1.bias", torch.full((256,), torch.nan)),
+        lambda: broken("layer3.0.bn1.bias", torch.full((32,), torch.nan)),
         "module.encoder_q.layer3.0.bn1.bias holds NaN or infinite values",
     ),
     "a missing tensor": (
-        lambda: saved(moco(without(small_state(), "layer3.5.bn2.weight"))),
+        lambda: saved(moco(without(narrow_state(), "layer3.5.bn2.weight"))),
         "layer3.5.bn2.weight is missing",
     ),
     "a wrong shape": (
-        lambda: broken("conv1.weight", torch.ones(64, 3, 3, 3)),
-        "module.encoder_q.conv1.weight has shape (64, 3, 3, 3) instead of (64, 3, 7, 7)",
+        lambda: broken("layer1.0.bn3.bias", torch.ones(31)),
+        "module.encoder_q.layer1.0.bn3.bias has shape (31,) instead of (32,)",
     ),
-    "an unknown layout": (lambda: saved({"net": small_state(prefix="trunk.")}), "none of the known"),
+    "CIFAR's stem": (lambda: broken("conv1.weight", torch.ones(8, 3, 3, 3)), "3x3 stem"),
+    "an unknown layout": (lambda: saved({"net": narrow_state(prefix="trunk.")}), "none of the known"),
     "a list": (lambda: saved([1, 2, 3]), "holds a list"),
     "a whole module": (lambda: saved(torch.nn.Linear(1, 1)), "asks for torch.nn.modules.linear.Linear"),
 }  # fmt: skip
@@ -224,7 +367,11 @@ def test_bad_paths_and_options(run_tool, convert, benign, tmp_path):
     assert_refused(convert(benign, destination="source.pth.tar"), "must end in .pkl")
     assert_refused(convert(benign, destination="nowhere/model.pkl"), "not a folder")
     assert_refused(convert(benign, "--selfsup", "swav"), "use --selfsup moco")
-    assert_refused(convert(benign, "--selfsup", "dino"), "choose one of auto, moco, swav")
+    assert_refused(convert(benign, "--selfsup", "mae"), "choose one of auto, moco")
+    assert_refused(convert(benign, "--branch", "left"), "choose one of online")
+    assert_refused(convert(benign, "--branch", "teacher"), "--branch")
+    assert_refused(convert(benign, "--from-detector"), "no ResNet under Detectron2's names")
+    assert_refused(convert(benign, "--to", "torchvision"), "must end in .pth")
     assert os.listdir(tmp_path) == ["source.pth.tar"]
 
 
@@ -235,11 +382,10 @@ def test_weights_that_cannot_be_proved(convert, tmp_path):
 
 
 def dead_state() -> dict[str, torch.Tensor]:
-    state = small_state()
-    for name in state:
-        if not name.endswith("running_var"):
-            state[name] = torch.zeros(()).expand(state[name].shape)
-    return state
+    return {
+        name: tensor if name.endswith("running_var") else torch.zeros_like(tensor)
+        for name, tensor in narrow_state().items()
+    }
 
 
 class Exploit:
@@ -253,7 +399,7 @@ class Exploit:
 @pytest.mark.parametrize("options", [{}, LEGACY], ids=["zip", "legacy"])
 def test_a_file_that_would_run_code_and_its_benign_twin(convert, tmp_path, options):
     marker = tmp_path.parent / f"{tmp_path.name}_ran"
-    content = moco(small_state())
+    content = moco(narrow_state())
     assert_refused(
         convert(saved(content | {"epoch": Exploit(marker)}, **options), "--no-verify"), "system"
     )
@@ -264,11 +410,11 @@ def test_a_file_that_would_run_code_and_its_benign_twin(convert, tmp_path, optio
 
 
 def test_a_disk_that_fills_up(convert, benign, tmp_path):
-    """The system refuses every byte beyond 10 MB of a file, as a full disk does."""
+    """The system refuses every byte beyond 1 MB of a file, as a full disk does."""
     ended = convert(
         benign,
         "--no-verify",
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
     )
     assert_refused(ended, "cannot write")
     assert os.listdir(tmp_path) == ["source.pth.tar"]

@@ -298,6 +298,15 @@ def test_a_file_of_detectron2s_model_zoo_is_returned_as_it_is(cache, tmp_path):
     assert resolve(str(path)) == str(path)
 
 
+@pytest.mark.parametrize("top", [None, "blobs"])
+def test_a_caffe2_file_of_the_model_zoo_is_returned_as_it_is(cache, tmp_path, top):
+    """As detectron2://ImageNetPretrained/MSRA/R-50.pkl, where the zoo's own configs start."""
+    path = tmp_path / "R-50.pkl"
+    content = {"conv1_w": np.ones((64, 3, 7, 7), np.float32)}
+    path.write_bytes(pickle.dumps({top: content} if top else content))
+    assert resolve(str(path)) == str(path)
+
+
 def test_a_torchvision_model_under_model_is_not_taken_for_detectron2s(cache, tmp_path):
     path = tmp_path / "mine.pth"
     torch.save({"model": {"conv1.weight": torch.ones(64, 3, 7, 7)}}, path)

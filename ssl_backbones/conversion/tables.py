@@ -1,0 +1,199 @@
+"""What a person reads of a conversion, an inspection, a verification and the registry."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from .resnet import WIDTHS, config_line
+
+if TYPE_CHECKING:
+    from ..errors import InputError
+    from .checking import Verification
+    from .converting import ConversionReport
+    from .inspection import Inspection
+    from .registry import Layout
+    from .verification import Proof
+
+_CONFIGS = {"moco": "configs/moco_1x.py", "swav": "configs/swav_1x.py"}
+
+
+def conversion(report: ConversionReport) -> Table:
+    """What was taken from where, and what was left out and why."""
+    table = _facts()
+    origin = report.provenance
+    table.add_row("source", report.source)
+    table.add_row("sha256", origin["source_sha256"])
+    table.add_row("format", report.container)
+    _add_origin(table, origin)
+    table.add_row("kept", f"{len(report.kept)} tensors, all there, of the right shape and finite")
+    _add_left_out(table, report.dropped, report.unknown)
+    if report.foreign:
+        table.add_row("not read", ", ".join(report.foreign))
+    return table
+
+
+def proof(found: Proof) -> Table:
+    """Right and wrong conversions in one column, so that the margin is seen."""
+    table = _table("same input through torchvision and Detectron2", "relative", "absolute")
+    for precision, stages in found.stages.items():
+        for stage, difference in stages.items():
+            table.add_row(
+                f"{stage} in {precision}",
+                f"{difference.relative:.1e}",
+                f"{difference.absolute:.1e}",
+            )
+        table.add_row(f"allowed in {precision}", f"{found.tolerances[precision]:.1e}")
+    for name, score in found.controls.items():
+        shown = f"{score:.1e}" if score is not None else "no change"
+        table.add_row(f"wrong on purpose: {name}", shown)
+    if found.other_branch is not None:
+        table.add_row("the file's other network", f"{found.other_branch:.1e}")
+    if found.margin is not None:
+        table.add_row("the least wrong of them, times what is allowed", f"{found.margin:,.0f}")
+    return table
+
+
+def next_step(report: ConversionReport) -> str:
+    """What to do with a result, as a line that follows "next: "."""
+    path = report.destination
+    if report.format == "torchvision":
+        return f"network.fc = torch.nn.Identity(); network.load_state_dict(torch.load({path!r}))"
+    if report.format == "safetensors":
+        return f"network.load_state_dict(safetensors.torch.load_file({path!r}), strict=False)"
+    if report.format == "mmdet":
+        return f"in a config: backbone=dict(init_cfg=dict(type='Pretrained', checkpoint={path!r}))"
+    architecture = report.provenance["architecture"]
+    config = _CONFIGS.get(report.provenance["method"], _CONFIGS["moco"])
+    step = f"tools/train_net.py --config-file {config} train.init_checkpoint={shlex.quote(path)}"
+    if architecture["name"] == "resnet50":
+        return step
+    return f"{step}\nwith, in the config: {config_line(architecture)}"
+
+
+def batch(outcomes: Iterable[tuple[str, ConversionReport | InputError]]) -> Table:
+    """A row a file: what it is and where it went, or why it was refused."""
+    table = _table("source", "method", "architecture", "result")
+    for source, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            reason = " ".join(str(outcome).removeprefix(source).split())
+            table.add_row(source, "", "", f"refused: {reason}")
+            continue
+        origin = outcome.provenance
+        result = outcome.destination or "dry run: nothing was written"
+        table.add_row(source, origin["method"], origin["architecture"]["name"], result)
+    return table
+
+
+def inspection(found: Inspection) -> Table:
+    """What a file is, and what a conversion would make of it."""
+    from .unpickling import shown  # numpy comes with it, which the registry's table can do without
+
+    table = _facts()
+    table.add_row("file", f"{found.path} ({found.size / 1e6:,.1f} MB)")
+    table.add_row("sha256", found.sha256)
+    table.add_row("format", found.container)
+    if found.foreign:
+        table.add_row("not read", ", ".join(found.foreign))
+    for name, value in found.provenance.items():
+        if name not in ("proof", "architecture", "input"):
+            table.add_row(f"provenance: {shown(name)}", shown(str(value)))
+    if found.loaded is None:
+        table.add_row("conversion", f"would be refused: it {found.refusal}")
+        return table
+    backbone = found.loaded.backbone
+    _add_origin(table, {**found.loaded.origin, "architecture": asdict(backbone.architecture)})
+    table.add_row("kept", f"{len(backbone.tensors)} tensors")
+    _add_left_out(table, backbone.dropped, backbone.unknown)
+    return table
+
+
+def keys(lines: Iterable[tuple[str, str]]) -> Table:
+    """The tree of keys."""
+    table = _table("keys", "holds")
+    for name, text in lines:
+        table.add_row(name, text)
+    return table
+
+
+def verification(found: Verification) -> Table:
+    """What was checked in a file and found right."""
+    from .unpickling import shown
+
+    table = _facts()
+    table.add_row("file", found.path)
+    table.add_row("architecture", _in_words(found.architecture))
+    table.add_row("complete", f"{found.tensors} tensors, all there, of the right shape and finite")
+    table.add_row(
+        "batch norms",
+        f"trained; no variance negative, {found.zero_variances:,} of {found.channels:,} zero",
+    )
+    made_by = found.provenance.get("tool")
+    table.add_row("made by", shown(str(made_by)) if made_by else "unknown: it has no provenance")
+    if found.source is not None:
+        table.add_row("source", f"{found.source}: the same tensors, bit by bit")
+        same = {True: "the recorded one", False: "another file than the recorded one", None: None}
+        if same[found.same_file]:
+            table.add_row("sha256", f"the source is {same[found.same_file]}")
+    return table
+
+
+def registry(layouts: Sequence[Layout]) -> Table:
+    """A row a layout: its name, what it is asked for with and what is kept; methods and source."""
+    table = Table(box=box.SIMPLE, show_lines=True)
+    table.add_column("layout, --selfsup, prefix kept", overflow="fold")
+    table.add_column("methods, and the code that writes such files", overflow="fold")
+    for layout in layouts:
+        prefix = layout.prefix or "(none)"
+        table.add_row(
+            f"{layout.name}\n{' or '.join(layout.selfsup_names)}\n{prefix}",
+            f"{', '.join(layout.methods)}\n{layout.source}",
+        )
+    return table
+
+
+def _add_origin(table: Table, origin: Mapping[str, object]) -> None:
+    branch = f", {origin['branch']} network" if origin["branch"] else ""
+    table.add_row("method", f"{origin['method']} (layout {origin['layout']}{branch})")
+    table.add_row("architecture", _in_words(origin["architecture"]))
+    convention = origin["input"]
+    if isinstance(convention, Mapping):
+        mean, std = (
+            " ".join(map(str, convention.get(name, ()))) for name in ("pixel_mean", "pixel_std")
+        )
+        table.add_row("input", f"{convention.get('format')}, mean {mean}, std {std}")
+    else:
+        table.add_row("input", "not recorded: as in the detector's own config")
+
+
+def _add_left_out(table: Table, dropped: Mapping[str, str], unknown: Sequence[str]) -> None:
+    for reason, count in Counter(dropped.values()).items():
+        table.add_row("dropped", f"{count}: {reason}")
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:3])) + ("..." if unknown[3:] else "")
+        table.add_row("left out", f"{len(unknown)} unknown outside the backbone: {shown}")
+
+
+def _in_words(architecture: Mapping[str, object]) -> str:
+    """The name, and the widths where the name is not the best known one's."""
+    name = str(architecture["name"])
+    if name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152") or " " in name:
+        return name
+    return f"{name} ({', '.join(f'{width} {architecture[width]}' for width in WIDTHS)})"
+
+
+def _table(*headers: str) -> Table:
+    return Table(*headers, box=box.SIMPLE)
+
+
+def _facts() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
