@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
+
+_EXTRAS = {"cv2": "digits", "lightly": "digits", "matplotlib": "digits", "sklearn": "digits"}
+"""Modules that are installed with an extra of this package only."""
 
 
 class InputError(Exception):
@@ -17,10 +21,18 @@ def run_command(body: Callable[[], int | None]) -> int:
     An `InputError` is printed as one line on standard error and ends in status 2, Ctrl-C in 130. Any
     other exception is a bug or a failure while running: it keeps its traceback (status 1).
     """
+    # torch tells Detectron2 at every import which of its functions will go: no news for a user.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     try:
         return body() or 0
     except InputError as error:
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        mend = f"pip install -e '.[{_EXTRAS[error.name]}]' in the checkout brings it"
+        print(f"error: the module {error.name} is not installed; {mend}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of our output, such as `head`, has had enough. Python would complain once more when it

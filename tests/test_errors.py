@@ -1,5 +1,6 @@
 """What a command says, and its exit status, when something goes wrong."""
 
+import importlib
 import subprocess
 import sys
 
@@ -32,6 +33,19 @@ def test_a_message_cannot_steer_the_terminal(capsys):
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
+
+
+def test_a_missing_extra_is_named_with_its_mend(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cv2", None)  # as where it is not installed
+    assert run_command(lambda: importlib.import_module("cv2")) == 2
+    assert capsys.readouterr().err == (
+        "error: the module cv2 is not installed; pip install -e '.[digits]' in the checkout brings it\n"
+    )
+
+
+def test_any_other_missing_module_is_a_bug():
+    with pytest.raises(ModuleNotFoundError):
+        run_command(lambda: importlib.import_module("no_such_module"))
 
 
 def test_ctrl_c_is_130(capsys):

@@ -51,6 +51,7 @@ TABLE = {
     ),
     "convert_checkpoint.py SRC": Sized({"SRC": "{moco_file}"}),
     "export DETECTRON2_DATASETS": Sized({"/path/to/datasets": "{datasets}"}),
+    "draw_run.py": Sized(),
     "--eval-only": Sized(GPUS_TO_CPU, small=True),
     "--num-machines 2": Sized(
         {

@@ -138,9 +138,11 @@ def _check_dataset(cfg: DictConfig, split: str) -> None:
             raise InputError(f"dataset {name!r} is not registered; there are {known} and more")
         metadata = MetadataCatalog.get(name)
         root = os.environ.get("DETECTRON2_DATASETS", "datasets")
+        command = metadata.get("made_by")
         mend = (
-            metadata.get("made_by")
-            or f"put it below {root}, or set DETECTRON2_DATASETS to where it is"
+            f"make it with `{command}`"
+            if command
+            else f"put it below {root}, or set DETECTRON2_DATASETS to where it is"
         )
         for what, path in (
             ("annotations", metadata.get("json_file")),

@@ -138,6 +138,16 @@ def test_every_recipe_trains_and_evaluates(in_process, converted, small, tmp_pat
     assert metrics(again) == metrics(tmp_path)
 
 
+def test_from_scratch_is_said_in_the_log(in_process, small, tmp_path):
+    words = (*small, f"train.output_dir={tmp_path}", "train.max_iter=1", "train.init_checkpoint=")
+    words += ("model.backbone.bottom_up.freeze_at=0",)
+    status, errors = in_process("--config-file", "configs/moco_1x.py", *words)
+    assert status == 0, errors
+    log = (tmp_path / "log.txt").read_text()
+    assert "none: every layer starts from scratch, at random" in log
+    assert "9,536 parameters, trains" in log
+
+
 def test_two_cpu_processes(train, converted, tmp_path):
     result = train(
         "configs/moco_1x.py",
