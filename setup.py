@@ -24,7 +24,7 @@ REQUIREMENTS = [
     "omegaconf>=2.3,<2.4",
     "pillow>=11,<14",
     "pycocotools>=2.0.8,<2.1",
-    "rich>=13.7,<16",
+    "rich>=14.3,<16",
     "safetensors>=0.4.5,<1",
     "tabulate>=0.9,<0.11",
 ]
