@@ -1,5 +1,6 @@
 """Real processes: gloo on the CPU, spawned as the trainer spawns them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -95,8 +96,12 @@ def test_a_process_that_waits_for_others_ends_with_its_parent(tmp_path):
 
     def listens(pid):
         """Whether the child has come as far as the meeting point: it holds a socket."""
-        links = (os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd"))
-        return sum(link.startswith("socket:") for link in links) > 0
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            # A file that the child closes in between is none.
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(descriptor).startswith("socket:"):
+                    return True
+        return False
 
     try:
         (waiting,) = wait_for(lambda: [p for p in children() if listens(p)])
