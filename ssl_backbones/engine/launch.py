@@ -52,7 +52,7 @@ def launch(body: Callable[..., int | None], world: World, *args) -> int:
     context = mp.start_processes(
         _process,
         nprocs=world.processes,
-        args=(body, world, url, args),
+        args=(os.getpid(), body, world, url, args),
         join=False,
         start_method="spawn",
     )
@@ -68,10 +68,13 @@ def launch(body: Callable[..., int | None], world: World, *args) -> int:
     return 0
 
 
-def _process(local_rank: int, body, world: World, url: str, args: tuple) -> None:
+def _process(local_rank: int, parent: int, body, world: World, url: str, args: tuple) -> None:
     # torch sends SIGINT to a process whose parent died. Python would only look at it after a call into
     # gloo or NCCL has returned, which may be never.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.getppid() != parent:
+        # It died before torch could ask for that signal.
+        os._exit(1)
     status = run_command(lambda: _join_and_run(local_rank, body, world, url, args))
     if status:
         # At once: the connections close with the process and not before, so that by the time the others
