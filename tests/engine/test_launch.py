@@ -1,9 +1,13 @@
 """Real processes: gloo on the CPU, spawned as the trainer spawns them."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +78,50 @@ def test_an_input_error_in_one_process_is_one_line_and_status_2(run):
     assert result.returncode == 2
     assert "error: rank 1 found a hole" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads Linux's /proc")
+def test_a_process_that_waits_for_others_ends_with_its_parent(tmp_path):
+    """The second machine never comes; the parent is killed without a chance to clean up."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("World(processes=2)", 'World("cpu", 1, 2, 0, "auto")'))
+    command = [sys.executable, str(script), str(tmp_path), ""]
+    env = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    parent = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+
+    def children():
+        return Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+
+    def listens(pid):
+        """Whether the child has come as far as the meeting point: it holds a socket."""
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            # A file that the child closes in between is none.
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(descriptor).startswith("socket:"):
+                    return True
+        return False
+
+    try:
+        (waiting,) = wait_for(lambda: [p for p in children() if listens(p)])
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    wait_for(lambda: not is_running(waiting))
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return result
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_bug_in_one_process_keeps_its_traceback(run):
