@@ -1,6 +1,7 @@
 # make setup       the virtual environment in .venv: torch, Detectron2, this project
 # make test        set-up, lint, format check and the tests
 # make quickstart  set-up, then the whole product on real handwritten digits, on a CPU
+# make faults      set-up, then every fault into real training runs, and a table of what happened
 # make fuzz        set-up, then 10,000 damaged and hostile files through the converter, counted
 # make benchmark-conversion   set-up, then time and memory of a conversion beside a plain script
 # make clean       remove what these targets made
@@ -16,7 +17,7 @@ PROJECT_STAMP := $(VENV)/project.stamp
 DETECTRON2_STAMP := $(VENV)/detectron2.stamp
 INSTALLER := tools/install_detectron2.py $(wildcard ssl_backbones/installation/*.py)
 
-.PHONY: setup test lint quickstart fuzz benchmark-conversion clean
+.PHONY: setup test lint quickstart faults fuzz benchmark-conversion clean
 
 setup: $(DETECTRON2_STAMP)
 
@@ -42,6 +43,9 @@ test: lint
 
 quickstart: setup
 	$(BIN)/python projects/digits/quickstart.py
+
+faults: setup
+	$(BIN)/python -m pytest tests/faults --every-fault -q
 
 fuzz: setup
 	$(BIN)/python tests/fuzz/fuzz_converter.py --inputs 10000

@@ -27,6 +27,7 @@ REQUIREMENTS = [
     "rich>=14.3,<16",
     "safetensors>=0.4.5,<1",
     "tabulate>=0.9,<0.11",
+    "tensorboard>=2.18,<2.22",
 ]
 DIGITS = [
     "lightly>=1.5.20,<1.7",
@@ -34,6 +35,7 @@ DIGITS = [
     "opencv-python-headless>=4.10,<5.1",
     "scikit-learn>=1.5.2,<1.10",
 ]
+SLURM = ["submitit>=1.5.2,<1.6"]
 TEST = [
     "hypothesis>=6.100,<7",
     "packaging>=24",
@@ -78,7 +80,7 @@ setup(
     ],
     package_dir={"ssl_backbones.configs": "configs", "ssl_backbones.tools": "tools"},
     install_requires=REQUIREMENTS,
-    extras_require={"digits": DIGITS, "test": [*DIGITS, *TEST]},
+    extras_require={"digits": DIGITS, "slurm": SLURM, "test": [*DIGITS, *SLURM, *TEST]},
     entry_points={
         "console_scripts": [
             "ssl-convert = ssl_backbones.tools.convert_checkpoint:main",

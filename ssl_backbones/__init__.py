@@ -15,15 +15,20 @@ __all__ = ["InputError", "__version__", "config_file", "get_config"]
 __version__ = "0.1.0"
 
 
+def configs_folder() -> Path:
+    """Where the shipped configs are."""
+    package = Path(__file__).parent
+    # A wheel carries the configs inside the package; a checkout has them beside it.
+    return next(f for f in (package / "configs", package.parent / "configs") if f.is_dir())
+
+
 def config_file(name: str) -> Path:
     """Path of the shipped config `name`, such as "swav_ms2x" or "configs/swav_ms2x.py".
 
     Raises:
         InputError: no config of that name is shipped; the message lists those that are.
     """
-    package = Path(__file__).parent
-    # A wheel carries the configs inside the package; a checkout has them beside it.
-    folder = next(f for f in (package / "configs", package.parent / "configs") if f.is_dir())
+    folder = configs_folder()
     stem = Path(name).stem
     path = folder / f"{stem}.py"
     if not path.is_file() or str(name) not in (stem, f"{stem}.py", f"configs/{stem}.py"):

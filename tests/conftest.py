@@ -1,5 +1,6 @@
 """Small real data that several parts of the suite share, made once per session."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -10,12 +11,26 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parent.parent
+# For running.py, which the processes that it starts import by name as well.
+sys.path.insert(0, str(Path(__file__).parent))
 
 # Detectron2 looks below this folder for datasets as soon as its catalogs are imported, which is when pytest
 # collects the tests. The user's own folder is never written to, nor is the user's cache.
 TEMPORARY = Path(tempfile.mkdtemp(prefix="ssl_backbones_tests_"))
 os.environ["DETECTRON2_DATASETS"] = str(TEMPORARY / "datasets")
 os.environ["SSL_BACKBONES_CACHE"] = str(TEMPORARY / "cache")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--every-fault",
+        action="store_true",
+        help="all of tests/faults, which `make faults` runs, and the table of what happened",
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "many: a fault like others, left to `make faults`")
 
 
 def pytest_unconfigure():
@@ -96,9 +111,81 @@ def small() -> tuple[str, ...]:
         "dataloader.train.mapper.augmentations.0.sample_style=choice",
         "dataloader.test.mapper.augmentations.0.short_edge_length=64",
         "dataloader.train.total_batch_size=2",
+        "train.scale_lr=none",
         "dataloader.train.num_workers=0",
         "dataloader.test.num_workers=0",
         "model.roi_heads.num_classes=10",
         "model.roi_heads.batch_size_per_image=16",
         "model.proposal_generator.post_nms_topk=[50,20]",
     )
+
+
+@pytest.fixture(scope="session")
+def runs(digits):
+    from running import Runs
+
+    return Runs()
+
+
+@pytest.fixture(scope="session")
+def whole(runs, tmp_path_factory):
+    """Uninterrupted runs, by number of processes."""
+    from running import output
+
+    done = {}
+
+    def run(processes: int):
+        if processes not in done:
+            folder = tmp_path_factory.mktemp("whole") / "run"
+            assert runs.run(folder, processes=processes) == [0] * processes, output(folder)
+            done[processes] = folder
+        return done[processes]
+
+    return run
+
+
+@pytest.fixture
+def forked(tmp_path):
+    """Run `body(rank)` in processes of one gloo group; returns their results, None of one that was killed.
+
+    They are forked, since importing Detectron2 anew takes each of them ten seconds.
+    """
+
+    def run(count, body):
+        context = multiprocessing.get_context("fork")
+        store = tmp_path / f"store_{len(list(tmp_path.iterdir()))}"
+        pipes = [context.Pipe(duplex=False) for _ in range(count)]
+        processes = [
+            context.Process(target=_member, args=(rank, count, store, send, body))
+            for rank, (_, send) in enumerate(pipes)
+        ]
+        for process in processes:
+            process.start()
+        for _, send in pipes:
+            send.close()
+        results = []
+        for receive, _ in pipes:
+            try:
+                results.append(receive.recv() if receive.poll(120) else "no answer")
+            except EOFError:
+                results.append(None)
+        for process in processes:
+            process.join(10)
+            process.kill()
+        return results
+
+    return run
+
+
+def _member(rank, count, store, send, body):
+    import torch
+
+    # The parent's pool of threads does not survive the fork.
+    torch.set_num_threads(1)
+    if count > 1:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{store}", rank=rank, world_size=count
+        )
+    send.send(body(rank))
+    if count > 1:
+        torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Every command of README.md, run as it stands there, in a size that fits a CPU."""
+"""Every command of README.md and docs/, run as it stands there, in a size that fits a CPU."""
 
 import os
 import re
@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parent.parent
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+PAGES = "".join(
+    (CHECKOUT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/training.md")
+)
 
 GPUS_TO_CPU = {"--num-gpus 8": "train.device=cpu"}
 
@@ -35,6 +37,39 @@ TABLE = {
     "make test": Sized(
         {"make test": "python -m pytest --collect-only -q {checkout}/tests/test_readme.py"}
     ),
+    "make faults": Sized(
+        {"make faults": "python -m pytest {checkout}/tests/faults"},
+        "--every-fault --collect-only -q",
+    ),
+    "--dry-run": Sized(GPUS_TO_CPU, "train.init_checkpoint={converted}", small=True),
+    "torchrun": Sized(
+        {"torchrun": "python -m torch.distributed.run", "--nproc-per-node 8": "--nproc-per-node 2"},
+        "train.device=cpu train.output_dir=output/torchrun train.init_checkpoint={converted}",
+        small=True,
+        trains=True,
+    ),
+    # The job itself is run by tests/engine/test_slurm.py.
+    "--slurm": Sized(
+        {**GPUS_TO_CPU, "partition=gpu,nodes=2,time=24:00:00": "cluster=local,time=1"},
+        "train.output_dir=output/slurm train.max_iter=0",
+        small=True,
+    ),
+    "--num-gpus 4": Sized(
+        {"--num-gpus 4": "train.device=cpu"},
+        "train.output_dir=output/batch train.init_checkpoint={converted}",
+        small=True,
+        trains=True,
+    ),
+    "train.accumulate=4": Sized(
+        {"--num-gpus 2 train.accumulate=4": "train.device=cpu train.accumulate=2"},
+        "train.output_dir=output/accumulate train.init_checkpoint={converted}",
+        small=True,
+        trains=True,
+    ),
+    "--resume": Sized(GPUS_TO_CPU, "train.init_checkpoint={converted}", small=True, trains=True),
+    # Two runs that differ end in status 1.
+    "compare_runs.py": Sized({"output/swav_1x": "output/moco_1x"}),
+    "--replay": Sized({"output/moco_1x/replay_0000123.pth": "{replay_file}"}),
     "install_detectron2.py --wheel-dir": Sized(),
     "install_detectron2.py": Sized(),
     "pip install -e .": Sized(
@@ -58,11 +93,15 @@ TABLE = {
             "--num-gpus 8 --num-machines 2": "--num-processes 1 --num-machines 1",
             "HOST0": "127.0.0.1",
         },
-        "train.init_checkpoint={converted}",
+        "train.output_dir=output/machines train.init_checkpoint={converted}",
         small=True,
         trains=True,
     ),
-    "--num-processes 2": Sized(add="train.init_checkpoint={converted}", small=True, trains=True),
+    "--num-processes 2": Sized(
+        add="train.output_dir=output/processes train.init_checkpoint={converted}",
+        small=True,
+        trains=True,
+    ),
     "train.init_checkpoint=moco_v2_800ep.pkl": Sized(GPUS_TO_CPU, small=True, trains=True),
     "--config-file configs/swav_ms2x.py": Sized(
         GPUS_TO_CPU, "train.init_checkpoint={converted}", small=True, trains=True
@@ -71,7 +110,7 @@ TABLE = {
 
 
 def commands(page):
-    """The command lines of the page's bash blocks, in order."""
+    """The command lines of the pages' bash blocks, in order."""
     blocks = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [line.split("  #")[0].strip() for line in lines if line.strip()]
@@ -83,7 +122,7 @@ def row_of(command):
 
 
 def test_every_command_has_a_row_and_every_row_a_command():
-    assert {row_of(command) for command in commands(README)} == set(TABLE)
+    assert {row_of(command) for command in commands(PAGES)} == set(TABLE)
 
 
 def test_the_parser_sees_what_is_there():
@@ -101,18 +140,30 @@ def workplace(tmp_path_factory, digits):
 
 
 @pytest.fixture(scope="module")
-def files(moco_file, converted, digits):
+def replay_file(runs, tmp_path_factory):
+    """What a run leaves that met an image of NaNs."""
+    from running import spoil_image
+
+    folder = tmp_path_factory.mktemp("not_finite") / "run"
+    assert runs.run(folder, fault=(spoil_image, "000003")) == [1]
+    (path,) = folder.glob("replay_*.pth")
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(moco_file, converted, digits, replay_file):
     return {
         "checkout": CHECKOUT,
         "moco_file": moco_file,
         "converted": converted,
         "datasets": digits.parent,
+        "replay_file": replay_file,
     }
 
 
-@pytest.mark.parametrize("command", commands(README))
+@pytest.mark.parametrize("command", dict.fromkeys(commands(PAGES)))
 def test_command(command, workplace, files, small):
-    """In the order of the page: the later ones use what the earlier ones made."""
+    """In the order of the pages: the later ones use what the earlier ones made."""
     sized = TABLE[row_of(command)]
     line = command
     for old, new in sized.replace.items():

@@ -14,7 +14,9 @@ examples:
     tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8
   the same from your own pretraining:
     tools/train_net.py --config-file configs/moco_1x.py --num-gpus 8 train.init_checkpoint=my_moco.pth.tar
-  go on after an interruption:
+  build everything, run three iterations, estimate time and memory, leave nothing behind:
+    tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8 --dry-run
+  go on after an interruption, bit for bit:
     tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8 --resume
   evaluate:
     tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8 --eval-only \\
@@ -22,6 +24,14 @@ examples:
   two machines:
     tools/train_net.py ... --num-gpus 8 --num-machines 2 --machine-rank 0 --dist-url tcp://HOST0:29500
     tools/train_net.py ... --num-gpus 8 --num-machines 2 --machine-rank 1 --dist-url tcp://HOST0:29500
+  two machines by torchrun, started again by itself when a worker dies:
+    torchrun --nnodes 2 --nproc-per-node 8 --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint HOST0:29500 \\
+        tools/train_net.py --config-file configs/swav_ms2x.py
+  two machines by Slurm, queued again when preempted:
+    tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8 \\
+        --slurm partition=gpu,nodes=2,time=24:00:00
+  run an iteration again whose loss was not finite:
+    tools/train_net.py --replay output/swav_ms2x/FILE
   two processes on the CPU:
     tools/train_net.py ... --num-processes 2 train.device=cpu
 """
@@ -61,15 +71,33 @@ def parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="where the processes meet (default: a free local port)",
     )
+    add(
+        "--slurm",
+        metavar="KEY=VALUE,...",
+        help="submit the run to Slurm: partition, nodes, time, folder, ...",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="build everything, run three iterations and leave nothing behind",
+    )
+    add(
+        "--replay",
+        metavar="FILE",
+        help="run the iteration again that FILE holds, and say what is not finite",
+    )
     add("opts", nargs="*", metavar="key=value", help="config overrides, such as optimizer.lr=0.01")
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_intermixed_args(argv)
+    if args.dry_run and (args.eval_only or args.slurm):
+        other = "--eval-only" if args.eval_only else "--slurm"
+        parser().error(f"--dry-run is of training on this machine: leave {other} out")
 
     def body() -> int:
-        from ssl_backbones.engine.trainer import run
+        from ssl_backbones.engine.run import run
 
         return run(args)
 

@@ -96,7 +96,8 @@ def run_steps(arguments: argparse.Namespace) -> Path:
     )
     step(
         "4 of 5: Mask R-CNN, evaluated before and after",
-        *("tools/train_net.py", "--config-file", CONFIG),
+        # What an interrupted quickstart has trained is gone on with.
+        *("tools/train_net.py", "--config-file", CONFIG, "--resume"),
         f"train.init_checkpoint={converted}",
         f"train.output_dir={run_folder}",
         *([] if arguments.iterations is None else [f"train.max_iter={arguments.iterations}"]),

@@ -16,6 +16,8 @@ from ..conversion.reading import read_checkpoint
 from ..errors import InputError
 from ..files import write_atomically
 from ..modeling.freezing import find_resnet
+from .checkpoint_folder import remove
+from .checksum import HashingFile, beside, write_checksum
 
 # Counts batches for a running average that nobody reads; stripped by converters, absent in FrozenBatchNorm2d.
 _COUNTER = "num_batches_tracked"
@@ -53,8 +55,15 @@ class StrictCheckpointer(DetectionCheckpointer):
         finally:
             self._only_backbone = False
 
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Write `name`.pth and the pointer to it, each whole or not at all."""
+    def save(self, name: str, tag: bool = True, **kwargs: Any) -> None:
+        """Write `name`.pth, then its checksum, then the pointer to it: each whole or not at all.
+
+        Args:
+            tag: whether a resumed run goes on from this one.
+
+        Raises:
+            InputError: the file cannot be written; the checkpoints there are stay as they are.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict()}
@@ -62,8 +71,24 @@ class StrictCheckpointer(DetectionCheckpointer):
         data.update(kwargs)
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        write_atomically(path, lambda file: torch.save(data, file))
-        self.tag_last_checkpoint(f"{name}.pth")
+        digest = ""
+
+        def write(file) -> None:
+            nonlocal digest
+            hashing = HashingFile(file)
+            try:
+                torch.save(data, hashing)
+            except RuntimeError as error:
+                # torch closes its archive whatever happened, and complains about that instead.
+                raise error.__context__ or error from None
+            digest = hashing.hexdigest()
+            # Only now is the old file done with; its checksum beside new content would look like damage.
+            remove(beside(path))
+
+        write_atomically(path, write)
+        write_checksum(path, digest)
+        if tag:
+            self.tag_last_checkpoint(f"{name}.pth")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Point `last_checkpoint` at the newest file; read by Detectron2's own tools too."""
@@ -75,19 +100,26 @@ class StrictCheckpointer(DetectionCheckpointer):
         if not isinstance(content, dict):
             raise InputError(f"{filename} holds a {type(content).__name__}, not a checkpoint")
         if "model" in content:
-            return content
+            return {**content, "matching_heuristics": self._asks_for_heuristics()}
         if isinstance(content.get("blobs"), dict):
             content = content["blobs"]
         if any(isinstance(v, torch.Tensor) and k.endswith("_w") for k, v in content.items()):
             weights = {k: v for k, v in content.items() if not k.endswith("_momentum")}
             return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
-        return {"model": content}
+        return {"model": content, "matching_heuristics": self._asks_for_heuristics()}
+
+    def _asks_for_heuristics(self) -> bool:
+        """Whether the path ends in ?matching_heuristics=True, which Detectron2 main understands."""
+        asked = getattr(self, "_parsed_url_during_load", None)
+        return asked is not None and "matching_heuristics=True" in asked.query
 
     def _load_model(self, checkpoint: dict[str, Any]):
         tensors = {k: v for k, v in checkpoint["model"].items() if isinstance(v, torch.Tensor)}
         state = self.model.state_dict()
         if checkpoint.get("__author__") == "Caffe2":
             tensors = align_and_update_state_dicts(state, tensors, c2_conversion=True)
+        elif checkpoint["matching_heuristics"]:
+            tensors = align_and_update_state_dicts(state, tensors, c2_conversion=False)
         else:
             tensors = self._in_model_names(tensors)
         self._compare(tensors, state)

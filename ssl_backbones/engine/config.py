@@ -39,8 +39,19 @@ def load_config(file: str, overrides: Sequence[str] = ()) -> DictConfig:
         ValueError,
     ) as error:
         raise InputError(f"config {file} does not load: {type(error).__name__}: {error}") from error
+    _fill_train_options(cfg, file)
     apply_overrides(cfg, overrides)
     return cfg
+
+
+def _fill_train_options(cfg: DictConfig, file: str) -> None:
+    """Give `cfg.train` every option of the trainer: configs made for Detectron2's own script lack some."""
+    if not isinstance(cfg, DictConfig) or "train" not in cfg:
+        raise InputError(f"config {file} has no `train`: give a LazyConfig of a training run")
+    defaults = LazyConfig.load(str(ssl_backbones.configs_folder() / "common" / "train.py")).train
+    # A foreign config counts its warm-up as a share of the run, which must keep its meaning.
+    defaults.warmup_iters = None
+    cfg.train = OmegaConf.merge(defaults, cfg.train)
 
 
 def find_config(file: str) -> str:

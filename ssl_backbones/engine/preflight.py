@@ -1,13 +1,14 @@
 """Everything that can be known to be wrong before the first iteration, said in one line each.
 
-`check` looks at the config alone, before any model is built. `run_card` describes the built model; together
-with the loaded weights it is the table that stands at the head of every log.
+`check` looks at the config alone, before any model is built.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling.backbone import ResNet
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.registry import locate
@@ -27,12 +29,15 @@ from ..conversion.loading import provenance_of
 from ..conversion.reading import read_checkpoint
 from ..conversion.resnet import WIDTHS, config_line
 from ..conversion.unpickling import shown
+from ..data.annotations import check_annotations
 from ..errors import InputError
-from ..modeling.freezing import count_parameters, parts
-from ..modeling.norm import NormChoice
 from ..modeling.resnet import build_resnet
 from ..weights import resolve
-from .launch import World
+from .batch import check_batch
+from .checkpoint_folder import numbered, pointed_at
+from .launching.world import World
+
+AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def check(cfg: DictConfig, world: World, *, eval_only: bool = False) -> dict[str, Any]:
@@ -47,36 +52,15 @@ def check(cfg: DictConfig, world: World, *, eval_only: bool = False) -> dict[str
     Raises:
         InputError: the first thing found wrong.
     """
-    _check_world(cfg, world)
+    if not eval_only:
+        check_batch(cfg, world.size)
     _check_numbers(cfg)
     _check_channel_order(cfg)
+    _check_best_metric(cfg)
     for split in ("test",) if eval_only else ("train", "test"):
         _check_dataset(cfg, split)
     _check_output(cfg.train.output_dir)
     return _check_weights(cfg, eval_only)
-
-
-def _check_world(cfg: DictConfig, world: World) -> None:
-    if world.device == "cuda":
-        if not torch.cuda.is_available():
-            raise InputError(
-                "train.device is cuda and this machine has no usable GPU; add train.device=cpu to run on "
-                "the CPU"
-            )
-        if world.processes > torch.cuda.device_count():
-            raise InputError(
-                f"--num-gpus {world.processes}: this machine has {torch.cuda.device_count()}; lower it"
-            )
-    if not 0 <= world.machine_rank < world.machines:
-        raise InputError(
-            f"--machine-rank {world.machine_rank} of --num-machines {world.machines}: ranks count from 0"
-        )
-    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
-    if batch is not None and (batch < 1 or batch % world.size):
-        raise InputError(
-            f"dataloader.train.total_batch_size={batch} does not divide among {world.size} processes; make "
-            "it a multiple, or change their number"
-        )
 
 
 def _check_numbers(cfg: DictConfig) -> None:
@@ -86,16 +70,38 @@ def _check_numbers(cfg: DictConfig) -> None:
         "train.log_period": 1,
         "train.eval_period": 0,
         "train.checkpointer.period": 1,
+        "train.checkpointer.max_to_keep": 1,
+        "train.eval_subset": 0,
+        "train.patience": 0,
+        "train.precise_bn.num_iter": 1,
     }
     for key, least in bounds.items():
         value = OmegaConf.select(cfg, key)
+        # None is no number: no limit, where that means anything.
         if value is not None and value < least:
             raise InputError(f"{key}={value}: must be at least {least}")
-    rate = OmegaConf.select(cfg, "optimizer.lr")
-    if rate is not None and rate <= 0:
-        raise InputError(f"optimizer.lr={rate}: must be above 0")
+    for key in ("optimizer.lr", "train.clip.norm", "train.clip.value"):
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{key}={value}: must be above 0")
+    if not 0 <= cfg.train.ema.decay < 1:
+        raise InputError(f"train.ema.decay={cfg.train.ema.decay}: must be from 0 to below 1")
+    if cfg.train.amp.get("dtype", "fp16") not in AMP_DTYPES:
+        raise InputError(f"train.amp.dtype={cfg.train.amp.dtype}: is {' or '.join(AMP_DTYPES)}")
     if cfg.train.device == "cpu" and OmegaConf.select(cfg, "train.amp.enabled"):
         raise InputError("train.amp.enabled=true needs a GPU; turn it off with train.device=cpu")
+
+
+def _check_best_metric(cfg: DictConfig) -> None:
+    """Of COCO's evaluator the metrics are known; another one's name may be anything."""
+    metric, evaluator = cfg.train.best_metric, OmegaConf.select(cfg, "dataloader.evaluator")
+    if not metric or not isinstance(evaluator, DictConfig) or not _makes(evaluator, COCOEvaluator):
+        return
+    if not re.fullmatch(r"(ema/)?(bbox|segm|keypoints)/AP(50|75|s|m|l|-.+)?", metric):
+        raise InputError(
+            f"train.best_metric={metric} is no metric of COCO: give bbox/AP, segm/AP50, ema/bbox/AP or the "
+            "like, or null for no model_best"
+        )
 
 
 def _check_channel_order(cfg: DictConfig) -> None:
@@ -151,6 +157,7 @@ def _check_dataset(cfg: DictConfig, split: str) -> None:
             if path and not PathManager.exists(path):
                 raise InputError(f"dataset {name!r}: its {what} are not at {path}; {mend}")
         _check_classes(cfg, name, metadata)
+        check_annotations(name)
 
 
 def _check_classes(cfg: DictConfig, name: str, metadata) -> None:
@@ -175,6 +182,20 @@ def _check_output(folder: str) -> None:
         raise InputError(
             f"cannot write to train.output_dir={folder}: {error.strerror or error}"
         ) from error
+
+
+def check_no_other_run(folder: str) -> None:
+    """Refuse to start anew where the checkpoints of a run are: its own and theirs would be mixed up.
+
+    Raises:
+        InputError: there are some.
+    """
+    found = pointed_at(folder) or next(iter(numbered(folder)), None)
+    if found:
+        raise InputError(
+            f"train.output_dir={folder} holds a run ({os.path.basename(found)}): add --resume to go on with "
+            "it, or give another train.output_dir"
+        )
 
 
 def _check_weights(cfg: DictConfig, eval_only: bool) -> dict[str, Any]:
@@ -268,57 +289,6 @@ def _makes(node: DictConfig, function: Any) -> bool:
     return (locate(target) if isinstance(target, str) else target) is function
 
 
-def run_card(
-    cfg: DictConfig,
-    world: World,
-    model: nn.Module,
-    norm: NormChoice,
-    provenance: Mapping[str, Any],
-    weights: str,
-) -> list[tuple[str, str]]:
-    """The rows of the table at the head of a run: what it starts from, what it trains, on what, where to.
-
-    Args:
-        weights: what was loaded, in words.
-    """
-    rows = [("weights", weights)]
-    if provenance:
-        origin = "{source} (sha256 {source_sha256:.12}), {method}, converted {date} by {tool}"
-        rows.append(("provenance", origin.format_map(_Known(provenance))))
-    rows += [
-        ("input", f"{cfg.model.get('input_format')}, mean {cfg.model.get('pixel_mean')}, std "
-                  f"{cfg.model.get('pixel_std')}"),
-        ("norm", f"{norm.name} for SyncBN ({norm.reason})"),
-    ]  # fmt: skip
-    for name, part in parts(model):
-        frozen, trainable = count_parameters(part)
-        state = (
-            "frozen" if not trainable else "trains" if not frozen else f"{frozen:,} of them frozen"
-        )
-        rows.append((name, f"{frozen + trainable:,} parameters, {state}"))
-    return rows + _schedule_rows(cfg, world)
-
-
-def _schedule_rows(cfg: DictConfig, world: World) -> list[tuple[str, str]]:
-    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
-    scheduler = OmegaConf.select(cfg, "lr_multiplier.scheduler") or {}
-    scale = cfg.train.max_iter / scheduler["num_updates"] if scheduler.get("num_updates") else None
-    steps = (
-        [round(step * scale) for step in scheduler.get("milestones", [])]
-        if scale
-        else "as configured"
-    )
-    return [
-        ("batch", f"{batch} images an iteration, {world.size} process{'es' if world.size > 1 else ''}"),
-        ("learning rate", f"{OmegaConf.select(cfg, 'optimizer.lr')}"),
-        ("schedule", f"{cfg.train.max_iter:,} iterations, steps at {steps}, warm-up of "
-                     f"{cfg.train.get('warmup_iters')}"),
-        ("images", f"{OmegaConf.select(cfg, 'dataloader.train.dataset.names')}, tested on "
-                   f"{OmegaConf.select(cfg, 'dataloader.test.dataset.names')}"),
-        ("run folder", os.path.abspath(cfg.train.output_dir)),
-    ]  # fmt: skip
-
-
 def check_disk(folder: str, model: nn.Module) -> None:
     """Refuse to start where not even one checkpoint (weights and momentum in float32) fits.
 
@@ -332,10 +302,3 @@ def check_disk(folder: str, model: nn.Module) -> None:
             f"{folder} has {free / 2**20:,.0f} MiB free and one checkpoint needs about "
             f"{needed / 2**20:,.0f} MiB; free some space or set train.output_dir elsewhere"
         )
-
-
-class _Known(dict):
-    """Formats what a foreign provenance lacks as a question mark."""
-
-    def __missing__(self, key: str) -> str:
-        return "?"

@@ -1,201 +1,250 @@
-"""Train and evaluate what a checked config describes: the same few steps in every process."""
+"""The training loop: what happens in an iteration, in order, and what a checkpoint keeps of it."""
 
 from __future__ import annotations
 
-import logging
-import os
-import weakref
-from argparse import Namespace
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
-from detectron2.config import instantiate
-from detectron2.engine import (
-    AMPTrainer,
-    HookBase,
-    SimpleTrainer,
-    create_ddp_model,
-    default_setup,
-    default_writers,
-    hooks,
-)
+import torch
+from detectron2.engine import TrainerBase
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
-from omegaconf import DictConfig
-from tabulate import tabulate
+from detectron2.utils.events import EventStorage
 from torch import nn
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from ..errors import InputError
-from ..evaluation.coco import evaluate
-from ..modeling.norm import NormChoice, apply_norm, choose_norm
-from . import preflight
-from .checkpoint import StrictCheckpointer
-from .config import find_config, load_config
-from .launch import World, launch
-from .schedule import lr_multiplier
-
-logger = logging.getLogger("detectron2")
+from ..seeding import seed_everything
+from .exceptions import NonFiniteError, Preempted, describe
+from .launching.agreement import in_any_rank
 
 
-def run(args: Namespace) -> int:
-    """Check the whole run in this process, then train or evaluate in every process of the world.
+class Trainer(TrainerBase):
+    """Detectron2's trainer with an exact account of its state.
+
+    Every iteration takes `accumulate` micro-batches from `data_loader`, averages their gradients (over the
+    ranks as well), and makes one step of the optimizer. The model's own random numbers are seeded by (seed,
+    iteration, slot), where slot = rank * accumulate + micro-batch: K micro-batches of one process are the
+    batches of K processes. Losses, averaged over micro-batches and ranks, go to the event storage of every
+    rank, unsmoothed.
 
     Args:
-        args: `config_file`, `opts`, `eval_only`, `resume` and the flags of the world, as
-            tools/train_net.py parses them.
-
-    Raises:
-        InputError: the run would not do what the config says.
+        model: takes what the loader yields, returns a dict of losses (or one loss).
+        data_loader: an iterable of micro-batches; resumed exactly if it has `state_dict`.
+        optimizer: its learning rate is set by a hook.
+        accumulate: micro-batches to one step.
+        amp_dtype: torch.float16 (with loss scaling) or torch.bfloat16; None computes in float32.
+        clip_norm: largest L2 norm of all gradients together.
+        clip_value: largest magnitude of a gradient's element.
+        seed: of the random numbers inside the model.
     """
-    # What happens on the way to the weights (download, conversion) is told from the first line on.
-    setup_logger(name="ssl_backbones")
-    args.config_file = find_config(args.config_file)
-    cfg = load_config(args.config_file, args.opts)
-    world = _world(args, cfg.train.device)
-    provenance = preflight.check(cfg, world, eval_only=args.eval_only)
-    status = launch(_in_process, world, args, world, cfg.train.init_checkpoint, provenance)
-    if status == 0 and world.machine_rank == 0:
-        print(_closing_words(args, cfg.train.output_dir))
-    return status
 
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable,
+        optimizer: torch.optim.Optimizer,
+        *,
+        accumulate: int = 1,
+        amp_dtype: torch.dtype | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        model.train()
+        self.model, self.data_loader, self.optimizer = model, data_loader, optimizer
+        self.accumulate, self.amp_dtype, self.seed = accumulate, amp_dtype, seed
+        self.clip_norm, self.clip_value = clip_norm, clip_value
+        self._device = next(model.parameters()).device.type
+        is_half = amp_dtype == torch.float16
+        self.grad_scaler = torch.amp.GradScaler(self._device) if is_half else None
+        self.batches: list = []
+        self.stop: str | None = None
+        self.preempted = False
+        self._wanted = False
+        self._saved = False
+        self._batch_iterator = None
+        self._pending: dict[str, tuple[float, bool]] | None = None
 
-def _closing_words(args: Namespace, output_dir: str) -> str:
-    """Where the results are and what to run next."""
-    results = os.path.join(output_dir, "inference")
-    words = (
-        f"Metrics: {os.path.join(results, 'metrics.json')}\n"
-        f"Detections: {os.path.join(results, 'coco_instances_results.json')}"
-    )
-    if args.eval_only:
-        return words
-    weights = os.path.join(output_dir, "model_final.pth")
-    return (
-        f"{words}\nWeights: {weights}\nNext, the same evaluation again: tools/train_net.py --config-file "
-        f"{args.config_file} --eval-only train.init_checkpoint={weights}"
-    )
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Train from `start_iter` until `max_iter`, or until a hook has set `stop`.
 
+        After a checkpoint was loaded, what followed the saving in that iteration is done first.
 
-def _world(args: Namespace, device: str) -> World:
-    """Who takes part: --num-gpus counts on GPUs, --num-processes on the CPU."""
-    on_gpu = str(device).startswith("cuda")
-    flag, other = ("num_gpus", "num_processes") if on_gpu else ("num_processes", "num_gpus")
-    if getattr(args, other) is not None:
-        raise InputError(
-            f"--{other.replace('_', '-')} with train.device={device}: use --{flag.replace('_', '-')}"
-        )
-    processes = getattr(args, flag)
-    processes = 1 if processes is None else processes
-    if processes < 1 or args.num_machines < 1:
-        raise InputError(f"--{flag.replace('_', '-')} and --num-machines count from 1")
-    if args.num_machines > 1 and args.dist_url == "auto":
-        raise InputError(
-            "--num-machines needs --dist-url tcp://HOST:PORT, the same on every machine"
-        )
-    return World(
-        "cuda" if on_gpu else "cpu", processes, args.num_machines, args.machine_rank, args.dist_url
-    )
+        Raises:
+            NonFiniteError: before the step that would have spoilt the weights.
+            Preempted: after everything was saved.
+        """
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self.before_train()
+                self._finish_iteration()
+                while self.iter < max_iter and not self.stop:
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    self.iter += 1
+            finally:
+                # As in Detectron2: hooks close what they opened, and see by `iter` whether all went well.
+                self.after_train()
 
+    def before_step(self) -> None:
+        self._saved = False
+        super().before_step()
 
-def _in_process(args: Namespace, world: World, weights: str, provenance: Mapping[str, Any]) -> None:
-    """What each process does: the config again (it holds classes that do not travel), then its flow."""
-    cfg = load_config(args.config_file, args.opts)
-    cfg.train.init_checkpoint = weights
-    norm = choose_norm(world.size, world.device)
-    apply_norm(cfg.model, norm)
-    default_setup(cfg, args)
-    model = instantiate(cfg.model)
-    model.to(cfg.train.device)
-    if args.eval_only:
-        _evaluate_only(cfg, world, model, norm, provenance)
-    else:
-        _train(cfg, world, model, norm, provenance, resume=args.resume)
+    def run_step(self) -> None:
+        """One iteration: forward and backward of each micro-batch, the checks, the optimizer's step."""
+        assert self.model.training, "[Trainer] model was changed to eval mode!"
+        self.optimizer.zero_grad()
+        self.batches, losses, data_time = [], [], 0.0
+        for micro in range(self.accumulate):
+            start = time.perf_counter()
+            self.batches.append(next(self._batches))
+            data_time += time.perf_counter() - start
+            losses.append(self._forward_and_backward(self.batches[-1], micro))
+        if self.grad_scaler:
+            self.grad_scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        self._record(losses, norm, data_time)
+        if self.clip_norm is not None:
+            parameters = [p for p in self.model.parameters() if p.grad is not None]
+            clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        if self.clip_value is not None:
+            clip_grad_value_(self.model.parameters(), self.clip_value)
+        if self.grad_scaler:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        else:
+            self.optimizer.step()
 
+    def _forward_and_backward(self, batch, micro: int) -> dict[str, torch.Tensor]:
+        """Add the gradients of one micro-batch; returns its losses, each divided by `accumulate`."""
+        is_last = micro == self.accumulate - 1
+        slot = comm.get_rank() * self.accumulate + micro
+        seed_everything(self.seed, self.iter, slot)
+        # Gradients are summed over the processes once an iteration.
+        with nullcontext() if is_last or comm.get_world_size() == 1 else self.model.no_sync():
+            losses = self._forward(batch)
+            total = sum(losses.values())
+            (self.grad_scaler.scale(total) if self.grad_scaler else total).backward()
+        return {name: loss.detach().float() for name, loss in losses.items()}
 
-def _evaluate_only(cfg, world: World, model: nn.Module, norm: NormChoice, provenance) -> None:
-    StrictCheckpointer(model, strict=cfg.train.get("strict_init", True)).load(
-        cfg.train.init_checkpoint
-    )
-    _show(
-        preflight.run_card(
-            cfg, world, model, norm, provenance, f"{cfg.train.init_checkpoint}, all of it"
-        )
-    )
-    evaluate(
-        cfg.dataloader,
-        _distributed(cfg, world, model),
-        os.path.join(cfg.train.output_dir, "inference"),
-    )
+    def _forward(self, batch) -> dict[str, torch.Tensor]:
+        losses, complaint = {}, ""
+        try:
+            with self._autocast():
+                losses = self.model(batch)
+        except FloatingPointError as error:
+            # Detectron2's way to say that predictions are not finite, of which no loss can be made.
+            complaint = str(error)
+        # Before the backward pass, in which a rank would wait for the gradients of one that has failed.
+        if in_any_rank(bool(complaint)):
+            reports = comm.all_gather(describe(self.batches, {}, complaint))
+            raise NonFiniteError(self.iter, reports, math.nan)
+        if isinstance(losses, torch.Tensor):
+            losses = {"total_loss": losses}
+        return {name: loss / self.accumulate for name, loss in losses.items()}
 
+    def _autocast(self):
+        if self.amp_dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device, dtype=self.amp_dtype)
 
-def _train(
-    cfg, world: World, model: nn.Module, norm: NormChoice, provenance, *, resume: bool
-) -> None:
-    preflight.check_disk(cfg.train.output_dir, model)
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    loader = instantiate(cfg.dataloader.train)
-    distributed = _distributed(cfg, world, model)
-    trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(
-        distributed, loader, optimizer
-    )
-    # The hook and the checkpointer would otherwise keep the trainer, and it them, alive.
-    checkpointer = StrictCheckpointer(
-        model,
-        cfg.train.output_dir,
-        strict=cfg.train.get("strict_init", True),
-        trainer=weakref.proxy(trainer),
-    )
-    trainer.register_hooks(_hooks(cfg, distributed, checkpointer))
-    start, weights = _load(cfg, checkpointer, trainer, resume)
-    _show(preflight.run_card(cfg, world, model, norm, provenance, weights))
-    if cfg.train.get("eval_at_start") and start == 0:
-        evaluate(cfg.dataloader, distributed, os.path.join(cfg.train.output_dir, "inference_start"))
-        distributed.train()
-    trainer.train(start, cfg.train.max_iter)
+    def _record(self, losses: list[dict[str, torch.Tensor]], norm, data_time: float) -> None:
+        """Average over the ranks, learn whether any was asked to end, stop all if anything is not finite."""
+        own = {name: sum(micro[name] for micro in losses) for name in losses[0]}
+        flags = torch.tensor([data_time, float(self._wanted)], device=norm.device)
+        values = torch.cat([torch.stack([*own.values(), norm.float()]), flags])
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(values)
+            values /= comm.get_world_size()
+        *means, norm_mean, data_time, wanted = values.tolist()
+        self.preempted = wanted > 0
+        # With loss scaling an infinite gradient is part of the search for a scale: that step is left out.
+        overflow = self.grad_scaler is not None and self.grad_scaler.get_scale() >= 1
+        checked = means if overflow else [*means, norm_mean]
+        if not all(map(math.isfinite, checked)):
+            raise NonFiniteError(self.iter, comm.all_gather(describe(self.batches, own)), norm_mean)
+        self.storage.put_scalars(**dict(zip(own, means, strict=True)))
+        if "total_loss" not in own:
+            self.storage.put_scalar("total_loss", sum(means))
+        self.storage.put_scalar("grad_norm", norm_mean)
+        self.storage.put_scalar("data_time", data_time)
 
+    @property
+    def _batches(self):
+        # Made at the first use, after a checkpoint may have set where the loader begins.
+        if self._batch_iterator is None:
+            self._batch_iterator = iter(self.data_loader)
+        return self._batch_iterator
 
-def _distributed(cfg: DictConfig, world: World, model: nn.Module) -> nn.Module:
-    """Wrap for several processes; DDP refuses `device_ids` on the CPU, and Detectron2 always gives them."""
-    arguments = dict(cfg.train.get("ddp", {}))
-    if world.device == "cpu":
-        arguments["device_ids"] = None
-    return create_ddp_model(model, **arguments)
+    def reset_data_loader(self, build: Callable[[], Iterable]) -> None:
+        """Replace the loader by what `build` returns, the old one being released first."""
+        self.data_loader = self._batch_iterator = None
+        self.data_loader = build()
 
+    def ask_to_end(self) -> None:
+        """Called by a signal: end after this iteration, or at once where everything is saved already."""
+        self._wanted = True
+        if self._saved:
+            raise Preempted
 
-def _load(cfg, checkpointer: StrictCheckpointer, trainer, resume: bool) -> tuple[int, str]:
-    """Load what the run starts from; returns the first iteration and the weights in words."""
-    if resume and checkpointer.has_checkpoint():
-        path = checkpointer.get_checkpoint_file()
-        checkpointer.load(path)
-        # The checkpoint holds the iteration that had just been finished.
-        return trainer.iter + 1, f"resumed from {path} at iteration {trainer.iter + 1:,}"
-    path = cfg.train.init_checkpoint
-    if not path:
-        return 0, "none: every layer starts from scratch, at random"
-    checkpointer.load_backbone(path)
-    for key in checkpointer.new_keys:
-        logger.info(f"new, at random on purpose: {key}")
-    return (
-        0,
-        f"{path}, every backbone tensor; {len(checkpointer.new_keys)} tensors outside it are new",
-    )
+    def mark_saved(self) -> None:
+        """Called by the hook that saves: until the next iteration begins there is nothing to lose."""
+        self._saved = True
+        if in_any_rank(self._wanted or self.preempted):
+            raise Preempted
 
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        state["pending"] = self._scalars() if hasattr(self, "storage") else {}
+        state["seed"] = self.seed
+        state["optimizer"] = self.optimizer.state_dict()
+        if self.grad_scaler:
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        if hasattr(self.data_loader, "state_dict"):
+            state["data"] = self.data_loader.state_dict()
+        return state
 
-def _hooks(cfg, model: nn.Module, checkpointer: StrictCheckpointer) -> list[HookBase | None]:
-    output_dir, is_main = cfg.train.output_dir, comm.is_main_process()
-    writers = default_writers(output_dir, cfg.train.max_iter) if is_main else []
-    return [
-        hooks.IterationTimer(),
-        hooks.LRScheduler(scheduler=lr_multiplier(cfg)),
-        hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if is_main else None,
-        hooks.EvalHook(
-            cfg.train.eval_period,
-            lambda: evaluate(cfg.dataloader, model, os.path.join(output_dir, "inference")),
-        ),
-        hooks.PeriodicWriter(writers, period=cfg.train.log_period) if is_main else None,
-    ]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise InputError(
+                f"the checkpoint's optimizer does not fit: {error}; resume with the config of the run, in "
+                "which the same parameters train"
+            ) from error
+        self.seed = state.get("seed", self.seed)
+        self._pending = state.get("pending")
+        if self.grad_scaler and "grad_scaler" in state:
+            self.grad_scaler.load_state_dict(state["grad_scaler"])
+        if "data" in state and hasattr(self.data_loader, "load_state_dict"):
+            self.data_loader.load_state_dict(state["data"])
 
+    def _scalars(self) -> dict[str, tuple[float, bool]]:
+        """What was put into the storage in this iteration, with Detectron2's smoothing hints."""
+        hints = self.storage.smoothing_hints()
+        latest = self.storage.latest().items()
+        return {name: (value, hints[name]) for name, (value, at) in latest if at == self.iter}
 
-def _show(rows: list[tuple[str, str]]) -> None:
-    """Log the run card; only the main process's logger prints."""
-    logger.info("This run:\n%s", tabulate(rows, tablefmt="plain", maxcolwidths=[None, 100]))
+    def _finish_iteration(self) -> None:
+        """Do again what comes after the saving in the iteration of the checkpoint: evaluation, reports."""
+        if self._pending is None:
+            return
+        self.iter -= 1
+        self.storage.iter = self.iter
+        self._saved = True
+        for name, (value, hint) in self._pending.items():
+            self.storage.put_scalar(name, value, smoothing_hint=hint)
+        self._pending = None
+        saving = [n for n, hook in enumerate(self._hooks) if getattr(hook, "saves", False)]
+        for hook in self._hooks[saving[-1] + 1 :] if saving else ():
+            hook.after_step()
+        self.iter += 1

@@ -1,7 +1,6 @@
 """The trainer as a user runs it, on the digits in miniature, on the CPU."""
 
 import json
-import logging
 import os
 
 import pytest
@@ -75,7 +74,7 @@ def test_the_run_card_stands_in_the_log(run_folder):
         "checkpoint_0199.pth.tar (sha256 ",
         "BN for SyncBN (one process",
         "9,536 parameters, frozen",
-        "2 images an iteration, 1 process",
+        "2 images a step; the reference is 16, by 1 process",
     ):
         assert words in log
     assert "new, at random on purpose: roi_heads.box_predictor.cls_score.weight" in log
@@ -104,7 +103,8 @@ def test_resume_goes_on_where_it_stopped(run_folder):
     folder, *_ = run_folder
     assert sorted(losses(folder)) == list(range(22))
     assert "resumed from" in (folder / "log.txt").read_text()
-    assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 21
+    final = torch.load(folder / "model_final.pth", weights_only=True)
+    assert final["trainer"]["iteration"] == 21
 
 
 def test_evaluation_before_training_is_kept_apart(run_folder):
@@ -148,6 +148,27 @@ def test_from_scratch_is_said_in_the_log(in_process, small, tmp_path):
     assert "9,536 parameters, trains" in log
 
 
+def test_a_config_of_detectron2_s_own_model_zoo_works_unchanged(in_process, small, tmp_path):
+    """Mask R-CNN R50-FPN 1x: BGR, pixel statistics of its own, no option of this trainer in it."""
+    from detectron2 import model_zoo
+    from detectron2.config import instantiate
+
+    config = model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+    # In place of the ImageNet weights that it downloads: others, for the same network.
+    backbone = model_zoo.get_config(config.rpartition("configs/")[2]).model.backbone.bottom_up
+    torch.save({"model": instantiate(backbone).state_dict()}, tmp_path / "R-50.pth")
+    words = [word for word in small if "train.mapper.augmentations.0.sample_style" not in word]
+    words += [f"train.init_checkpoint={tmp_path / 'R-50.pth'}", f"train.output_dir={tmp_path}"]
+    status, errors = in_process("--config-file", config, *words, "train.max_iter=2")
+    assert status == 0, errors
+    assert sorted(losses(tmp_path)) == [0, 1]
+    assert metrics(tmp_path)["dataset"] == "digits_test"
+    assert "res2" in (tmp_path / "log.txt").read_text()
+    # Its own warm-up, a share of the run, and its own factor.
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert rows[0]["lr"] == pytest.approx(0.02 * 0.001)
+
+
 def test_two_cpu_processes(train, converted, tmp_path):
     result = train(
         "configs/moco_1x.py",
@@ -160,7 +181,7 @@ def test_two_cpu_processes(train, converted, tmp_path):
     assert result.returncode == 0, result.stderr
     log = (tmp_path / "log.txt").read_text()
     assert "naiveSyncBN for SyncBN (2 CPU processes" in log
-    assert "2 images an iteration, 2 processes" in log
+    assert "2 images a step; the reference is 16, by 2 processes" in log
     assert metrics(tmp_path)["dataset"] == "digits_test"
 
 
@@ -186,6 +207,11 @@ def test_a_raw_file_is_converted_on_the_way(train, moco_file, tmp_path):
         (["train.output_dir=/proc/run"], "cannot write to train.output_dir"),
         (["--num-gpus", "2"], "--num-gpus with train.device=cpu: use --num-processes"),
         (["--num-processes", "0"], "count from 1"),
+        (["train.best_metric=bbox/APP"], "train.best_metric=bbox/APP is no metric of COCO"),
+        (["train.amp.dtype=fp8"], "train.amp.dtype=fp8: is fp16 or bf16"),
+        (["train.ema.decay=1.0"], "train.ema.decay=1.0: must be from 0 to below 1"),
+        (["train.clip.norm=0"], "train.clip.norm=0: must be above 0"),
+        (["train.scale_lr=null"], "say train.scale_lr=linear"),
         (["--num-machines", "2"], "--num-machines needs --dist-url"),
         (["dataloader.train.dataset.names=nowhere"], "dataset 'nowhere' is not registered"),
         (["train.init_checkpoint=/no/file.pkl"], "/no/file.pkl"),
@@ -228,17 +254,3 @@ def in_process(capsys, digits, untouched_loggers):
         return status, capsys.readouterr().err
 
     return run
-
-
-@pytest.fixture
-def untouched_loggers():
-    """Detectron2's `setup_logger` binds handlers to this test's standard output and stops propagation."""
-    from detectron2.utils.logger import setup_logger
-
-    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "ssl_backbones")]
-    before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
-    yield
-    for logger, handlers, propagate, level in before:
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
-    setup_logger.cache_clear()

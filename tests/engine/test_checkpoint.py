@@ -156,7 +156,8 @@ def test_a_run_is_saved_and_loaded_whole(model, tmp_path):
     sum(p.sum() for p in optimizer.param_groups[0]["params"]).backward()
     optimizer.step()
     StrictCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_final", iteration=7)
-    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_final.pth"]
+    names = ["last_checkpoint", "model_final.pth", "model_final.pth.sha256"]
+    assert sorted(os.listdir(tmp_path)) == names
 
     other = build()
     fresh = torch.optim.SGD(
@@ -189,7 +190,8 @@ def test_a_failed_save_keeps_the_old_file(model, tmp_path):
     with pytest.raises(Exception, match="pickle"):
         checkpointer.save("model_final", unpicklable=lambda: None)
     assert (tmp_path / "model_final.pth").read_bytes() == before
-    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_final.pth"]
+    names = ["last_checkpoint", "model_final.pth", "model_final.pth.sha256"]
+    assert sorted(os.listdir(tmp_path)) == names
 
 
 class Payload:

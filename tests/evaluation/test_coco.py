@@ -1,97 +1,203 @@
-"""The evaluation of a detector with known detections, against pycocotools."""
+"""The evaluation of a detector with known detections, against pycocotools and stock Detectron2."""
 
 import contextlib
+import csv
 import io
 import json
-from pathlib import Path
+import math
+import shutil
 
 import pytest
-import torch
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.config import LazyCall, instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, inference_on_dataset
+from omegaconf import OmegaConf
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ssl_backbones.engine.config import load_config
-from ssl_backbones.evaluation.coco import evaluate, write_metrics
+from ssl_backbones.errors import InputError
+from ssl_backbones.evaluation.coco import evaluate
+
+DETECTIONS = "coco_instances_results.json"
+FILES = (DETECTIONS, "metrics.json", "per_class.csv")
 
 
-class Oracle(torch.nn.Module):
-    """Detects every annotated object, its box shifted by two pixels and its mask that of the box."""
-
-    def __init__(self, annotations):
-        super().__init__()
-        self.by_image = annotations
-
-    def forward(self, inputs):
-        outputs = []
-        for item in inputs:
-            found = self.by_image[item["image_id"]]
-            boxes = torch.tensor(
-                [BoxMode.convert(a["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for a in found]
-            )
-            result = Instances((item["height"], item["width"]))
-            result.pred_boxes = Boxes(boxes + 2.0)
-            result.scores = torch.linspace(0.9, 0.5, len(found))
-            result.pred_classes = torch.tensor([a["class"] for a in found])
-            masks = torch.zeros(len(found), item["height"], item["width"], dtype=torch.bool)
-            for mask, (x0, y0, x1, y1) in zip(masks, boxes.round().int().tolist(), strict=True):
-                mask[y0:y1, x0:x1] = True
-            result.pred_masks = masks
-            outputs.append({"instances": result})
-        return outputs
+@pytest.fixture
+def evaluated(cfg, oracle, tmp_path):
+    return evaluate(cfg.dataloader, oracle(), str(tmp_path / "whole")), tmp_path / "whole"
 
 
-@pytest.fixture(scope="module")
-def evaluated(digits, tmp_path_factory):
-    from detectron2.data import MetadataCatalog
-
-    cfg = load_config(
-        "moco_1x", ["dataloader.test.dataset.names=digits_test", "dataloader.test.num_workers=0"]
-    )
-    file = MetadataCatalog.get("digits_test").json_file
-    content = json.loads(Path(file).read_text())
-    classes = {
-        c["id"]: i for i, c in enumerate(sorted(content["categories"], key=lambda c: c["id"]))
-    }
-    by_image = {image["id"]: [] for image in content["images"]}
-    for annotation in content["annotations"]:
-        by_image[annotation["image_id"]].append(
-            {**annotation, "class": classes[annotation["category_id"]]}
-        )
-    folder = tmp_path_factory.mktemp("run")
-    return evaluate(cfg.dataloader, Oracle(by_image), str(folder)), folder, file
-
-
-@pytest.mark.parametrize("task", ["bbox", "segm"])
-def test_the_numbers_are_pycocotools(evaluated, task):
-    results, folder, file = evaluated
+def by_pycocotools(annotation_file, detections, task, images=None):
+    """AP, AP50, AP75 and APs in percent."""
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(file)
-        coco = COCOeval(truth, truth.loadRes(str(folder / "coco_instances_results.json")), task)
+        truth = COCO(str(annotation_file))
+        coco = COCOeval(truth, truth.loadRes(str(detections)), task)
+        if images is not None:
+            coco.params.imgIds = images
         coco.evaluate()
         coco.accumulate()
         coco.summarize()
-    names = ("AP", "AP50", "AP75", "APs")
+    return dict(zip(("AP", "AP50", "AP75", "APs"), coco.stats[:4] * 100, strict=True))
+
+
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+def test_the_numbers_are_pycocotools(evaluated, annotation_file, task):
+    results, folder = evaluated
     written = json.loads((folder / "metrics.json").read_text())
-    for name, expected in zip(names, coco.stats[[0, 1, 2, 3]] * 100, strict=True):
+    for name, expected in by_pycocotools(annotation_file, folder / DETECTIONS, task).items():
         assert results[task][name] == pytest.approx(expected, abs=1e-9)
         assert written[task][name] == pytest.approx(expected, abs=1e-9)
     assert 0 < written[task]["AP50"] <= 100
 
 
-def test_the_file_has_ap_by_class_and_size(evaluated):
-    written = json.loads((evaluated[1] / "metrics.json").read_text())
+def test_results_and_detections_are_those_of_stock_detectron2(evaluated, cfg, oracle, tmp_path):
+    stock = COCOEvaluator("digits_test", output_dir=str(tmp_path / "stock"), use_fast_impl=False)
+    expected = inference_on_dataset(oracle(), instantiate(cfg.dataloader.test), stock)
+    results, folder = evaluated
+    assert json.dumps(results) == json.dumps(expected)
+    assert (folder / DETECTIONS).read_bytes() == (tmp_path / "stock" / DETECTIONS).read_bytes()
+
+
+def test_the_files_tell_ap_by_class_and_what_was_evaluated(evaluated):
+    _, folder = evaluated
+    written = json.loads((folder / "metrics.json").read_text())
     assert written["dataset"] == "digits_test"
+    assert (written["images"], written["images_in_dataset"]) == (6, 6)
+    assert written["test_time_augmentation"] == "none"
     for task in ("bbox", "segm"):
         assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class"} <= set(written[task])
         assert len(written[task]["per_class"]) == 10
+    header, *rows = csv.reader((folder / "per_class.csv").read_text().splitlines())
+    assert header == ["class", "bbox/AP", "segm/AP"]
+    for name, *values in rows:
+        for task, value in zip(("bbox", "segm"), values, strict=True):
+            expected = written[task]["per_class"][name]
+            assert value == ("" if expected is None else f"{expected:.3f}")
+    assert not (folder / "unfinished").exists()
 
 
-def test_nan_becomes_null(tmp_path):
-    write_metrics(
-        {"bbox": {"AP": 1.5, "APl": float("nan"), "AP-one": float("nan")}}, str(tmp_path / "m.json")
+def test_a_subset_is_evenly_spread_and_the_rest_is_not_missed(
+    cfg, oracle, annotation_file, tmp_path
+):
+    model = oracle()
+    results = evaluate(cfg.dataloader, model, str(tmp_path), subset=3)
+    images = [image["id"] for image in json.loads(annotation_file.read_text())["images"]]
+    assert model.seen == images[::2]
+    for task in ("bbox", "segm"):
+        expected = by_pycocotools(annotation_file, tmp_path / DETECTIONS, task, model.seen)
+        for name, value in expected.items():
+            assert results[task][name] == pytest.approx(value, abs=1e-9)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert (written["images"], written["images_in_dataset"]) == (3, 6)
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"index": 4, "predic', b"\0" * 100])
+def test_a_killed_evaluation_goes_on_where_it_stood(evaluated, cfg, oracle, tmp_path, forked, torn):
+    folder = tmp_path / "killed"
+
+    def killed(rank):
+        evaluate(cfg.dataloader, oracle(killed_after=4), str(folder))
+
+    assert forked(1, killed) == [None]
+    assert not (folder / "metrics.json").exists()
+    with open(next((folder / "unfinished").rglob("rank_0.jsonl")), "ab") as file:
+        file.write(torn)
+    model = oracle()
+    results = evaluate(cfg.dataloader, model, str(folder))
+    assert len(model.seen) == 2
+    expected, whole = evaluated
+    assert json.dumps(results) == json.dumps(expected)
+    for name in FILES:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_finished_evaluation_is_not_done_again(evaluated, cfg, oracle):
+    expected, folder = evaluated
+    before = {name: (folder / name).stat().st_mtime_ns for name in FILES}
+    model = oracle()
+    results = evaluate(cfg.dataloader, model, str(folder))
+    assert model.seen == []
+    assert any(math.isnan(value) for value in expected["bbox"].values())
+    assert json.dumps(results) == json.dumps(expected)
+    assert before == {name: (folder / name).stat().st_mtime_ns for name in FILES}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cfg, model, tmp_path: model.shift.fill_(2.5),
+        lambda cfg, model, tmp_path: setattr(model, "threshold", 0.55),
+        lambda cfg, model, tmp_path: setattr(cfg.dataloader.test.mapper, "image_format", "BGR"),
+        lambda cfg, model, tmp_path: setattr(cfg.dataloader.evaluator, "max_dets_per_image", 7),
+        lambda cfg, model, tmp_path: setattr(
+            cfg.dataloader.test.mapper.augmentations[0], "short_edge_length", 65
+        ),
+    ],
+    ids=["weights", "threshold", "channels", "evaluator", "size"],
+)
+def test_whatever_decides_the_result_starts_it_anew(evaluated, cfg, oracle, tmp_path, change):
+    model = oracle()
+    change(cfg, model, tmp_path)
+    evaluate(cfg.dataloader, model, str(evaluated[1]))
+    assert len(model.seen) == 6
+
+
+def test_other_annotations_start_it_anew(evaluated, cfg, oracle, tmp_path, monkeypatch):
+    metadata = MetadataCatalog.get("digits_test")
+    changed = shutil.copy(metadata.json_file, tmp_path / "changed.json")
+    with open(changed, "a") as file:
+        file.write(" ")
+    monkeypatch.setitem(metadata.__dict__, "json_file", str(changed))
+    model = oracle()
+    evaluate(cfg.dataloader, model, str(evaluated[1]))
+    assert len(model.seen) == 6
+
+
+class Counting(DatasetEvaluator):
+    """An evaluator that Detectron2 does not know, with a metric that is no dict."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def reset(self):
+        self.images = 0
+
+    def process(self, inputs, outputs):
+        self.images += len(inputs)
+
+    def evaluate(self):
+        return {"counting": {"images": float(self.images * self.factor)}, "plain": 1.0}
+
+
+def test_any_other_evaluator_works_as_in_detectron2(cfg, oracle, tmp_path):
+    cfg.dataloader.evaluator = OmegaConf.create(
+        [LazyCall(Counting)(factor=2), LazyCall(COCOEvaluator)(dataset_name="digits_test")],
+        flags={"allow_objects": True},
     )
-    assert json.loads((tmp_path / "m.json").read_text()) == {
-        "dataset": "",
-        "bbox": {"AP": 1.5, "APl": None, "per_class": {"one": None}},
-    }
+    for _ in range(2):
+        model = oracle()
+        results = evaluate(cfg.dataloader, model, str(tmp_path))
+        assert len(model.seen) == 6
+    assert (results["counting"]["images"], results["plain"]) == (12, 1)
+    assert results["bbox"]["AP"] > 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["counting"]["images"] == 12
+
+
+def test_a_subset_is_refused_where_the_evaluator_cannot_take_one(cfg, oracle, tmp_path):
+    cfg.dataloader.evaluator = LazyCall(Counting)(factor=2)
+    with pytest.raises(InputError, match=r"subset.*COCOEvaluator: set train\.eval_subset=0"):
+        evaluate(cfg.dataloader, oracle(), str(tmp_path), subset=3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_is_missing_is_named(cfg, oracle, digits, tmp_path, workers):
+    cfg.dataloader.test.num_workers = workers
+    image = sorted((digits / "test").glob("*"))[2]
+    image.rename(tmp_path / "away")
+    try:
+        with pytest.raises(
+            InputError, match=f"image {image} cannot be used: there is no such file"
+        ):
+            evaluate(cfg.dataloader, oracle(), str(tmp_path))
+    finally:
+        (tmp_path / "away").rename(image)

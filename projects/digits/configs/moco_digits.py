@@ -30,6 +30,7 @@ del dataloader.train.mapper.augmentations[1]
 
 # Four scenes hold about a dozen digits, enough for a step that takes a second.
 dataloader.train.total_batch_size = 4
+train.reference_batch_size = 4
 # Both cores are busy with the network, and a scene is decoded in a millisecond.
 dataloader.train.num_workers = 0
 dataloader.test.num_workers = 0

@@ -1,0 +1,1 @@
+"""One concern of a training run each."""

@@ -1,0 +1,113 @@
+"""What is settled before anything is built: that the run can do what its config says, everywhere alike."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import detectron2
+import torch
+from detectron2.config import LazyConfig
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+
+from ..conversion.hashing import sha256_of
+from ..conversion.reading import read_checkpoint
+from ..errors import InputError
+from ..modeling.norm import apply_norm, choose_norm
+from ..seeding import seed_everything
+from ..weights import resolve
+from . import checkpoint_folder, preflight
+from .batch import scale_to_batch
+from .launching import agreement
+from .launching.world import World
+from .recipe import digest, everything_but_paths, fingerprint
+from .setting import Setting
+
+logger = logging.getLogger("detectron2")
+
+
+class Start(NamedTuple):
+    """What one process finds out for all."""
+
+    provenance: Mapping[str, Any]
+    checkpoint: str | None
+    seed: int
+
+
+def settle(cfg: DictConfig, world: World, args: Namespace) -> Start:
+    """Check the run in one process, and that all of them run the same; fills in weights and seed.
+
+    Raises:
+        InputError: the first thing found wrong.
+    """
+    given = cfg.train.init_checkpoint or ""
+    start = agreement.on_main_process(lambda: _start(cfg, world, args))
+    cfg.train.init_checkpoint = agreement.on_each_machine(lambda: resolve(given))
+    cfg.train.seed = start.seed
+    agreement.check_agreement(
+        {
+            "config": digest(everything_but_paths(cfg)),
+            "code": agreement.code_version(),
+            "weights": _hash(cfg.train.init_checkpoint),
+            "checkpoint to resume from": _hash(start.checkpoint),
+            "version of torch": torch.__version__,
+            "version of detectron2": detectron2.__version__,
+        }
+    )
+    return start
+
+
+def _start(cfg: DictConfig, world: World, args: Namespace) -> Start:
+    provenance = preflight.check(cfg, world, eval_only=args.eval_only)
+    folder, trains = cfg.train.output_dir, not args.eval_only
+    resume = trains and (args.resume or world.restarts > 0)
+    checkpoint = checkpoint_folder.newest(folder) if resume else None
+    if trains and not resume:
+        preflight.check_no_other_run(folder)
+    seed = cfg.train.seed if cfg.train.seed >= 0 else secrets.randbelow(2**31)
+    if checkpoint:
+        trainer = read_checkpoint(checkpoint).content.get("trainer")
+        if not trainer:
+            raise InputError(
+                f"{checkpoint} holds weights alone, and no run goes on from them: give it as "
+                "train.init_checkpoint, with another train.output_dir"
+            )
+        seed = trainer.get("seed", seed)
+    return Start(provenance, checkpoint, seed)
+
+
+def set_up(cfg: DictConfig, args: Namespace) -> None:
+    """Loggers, seeds of what is drawn while building, and RUN/config.yaml: as it was given."""
+    folder, rank = cfg.train.output_dir, comm.get_rank()
+    logging.getLogger("ssl_backbones").handlers.clear()
+    for name in ("fvcore", "detectron2", "ssl_backbones"):
+        setup_logger(folder, distributed_rank=rank, name=name)
+    logger.info(f"Environment:\n{collect_env_info()}")
+    logger.info(f"Command line: {shlex.join(sys.argv)}")
+    if comm.is_main_process() and not args.eval_only:
+        LazyConfig.save(cfg, os.path.join(folder, "config.yaml"))
+    seed_everything(cfg.train.seed, rank)
+    torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark
+
+
+def take_effect(cfg: DictConfig, world: World, start: Start) -> Setting:
+    """Change `cfg` by the rules that depend on processes and batch."""
+    norm = choose_norm(world.size, world.device)
+    apply_norm(cfg.model, norm)
+    batch = scale_to_batch(cfg)
+    slots = world.size * cfg.train.accumulate
+    of_the_run = fingerprint(cfg, start.provenance, slots)
+    return Setting(cfg, world, norm, start.provenance, start.checkpoint, batch, of_the_run)
+
+
+def _hash(path: str | None) -> str:
+    return sha256_of(path) if path else "none"

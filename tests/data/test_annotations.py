@@ -1,0 +1,110 @@
+"""Files that are not what they should be; contradictions among ids and boxes: tests/faults."""
+
+import json
+
+import pytest
+from detectron2.config import LazyCall as L
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+
+from ssl_backbones.data.annotations import check_annotations
+from ssl_backbones.data.loading import build_train_loader
+from ssl_backbones.errors import InputError
+
+IMAGES = [{"id": 1, "file_name": "1.jpg", "width": 4, "height": 3}]
+CATEGORIES = [{"id": 1, "name": "one"}]
+ANNOTATION = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2]}
+
+
+@pytest.fixture()
+def check(tmp_path):
+    """Checks a dataset whose JSON holds this."""
+
+    def check(content, name="annotations.json"):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        MetadataCatalog.get(str(path)).json_file = str(path)
+        check_annotations(str(path))
+
+    return check
+
+
+def coco(*annotations, images=IMAGES, categories=CATEGORIES):
+    return {"images": images, "annotations": list(annotations), "categories": categories}
+
+
+PASSING = {
+    "an object": coco(ANNOTATION),
+    "a run-length mask": coco(
+        {**ANNOTATION, "segmentation": {"counts": [12], "size": [3, 4]}, "iscrowd": 1}
+    ),
+    "none": coco(),
+    "a test set's": {"images": IMAGES, "categories": CATEGORIES},
+    # Detectron2 warns of these and ignores them; subsets of COCO are made by cutting the images alone.
+    "of another image": coco({**ANNOTATION, "image_id": 2, "category_id": 7}),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_good_annotations_pass(check, name):
+    check(PASSING[name])
+
+
+REFUSED = {
+    "cut": (json.dumps(coco(ANNOTATION))[:-9], "is not JSON"),
+    "a list": ([], "not in COCO's format"),
+    "without categories": ({"images": IMAGES}, "not in COCO's format.*categories"),
+    "an annotation without a box": (
+        coco({k: v for k, v in ANNOTATION.items() if k != "bbox"}),
+        "not in COCO's format.*bbox",
+    ),
+    "an unknown category": (
+        coco({**ANNOTATION, "category_id": 0}, {**ANNOTATION, "id": 2, "category_id": 9}),
+        r"annotation 1 has category_id 0.*\(2 such annotations\)",
+    ),
+    "a category twice": (coco(ANNOTATION, categories=CATEGORIES * 2), "category id 1 stands"),
+    "two ids twice": (
+        coco(*[{**ANNOTATION, "id": i} for i in (1, 1, 2, 2)]),
+        "annotation id 1 and 1 more stands there twice",
+    ),
+    "an image without a size": ({**coco(), "images": [{"id": 1}]}, "not in COCO's format.*height"),
+    "a mask of another size": (
+        coco({**ANNOTATION, "segmentation": {"counts": [12], "size": [4, 3]}}),
+        r"annotation 1 has a mask of height and width \[4, 3\], its image \[3, 4\]",
+    ),
+    "a box in words": (coco({**ANNOTATION, "bbox": "0 0 2 2"}), "which is not x, y, width, height"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_others_are_refused_in_one_line(check, name, tmp_path):
+    content, message = REFUSED[name]
+    with pytest.raises(InputError, match=message) as refusal:
+        check(content)
+    assert str(tmp_path) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_the_known_fault_of_coco_2014_minival_passes(check):
+    check(coco(ANNOTATION, ANNOTATION), name="instances_minival2014.json")
+
+
+def test_a_dataset_of_another_kind_passes():
+    check_annotations("a dataset without a json file")
+
+
+def test_a_category_out_of_range_is_refused_when_any_dataset_is_loaded():
+    """Also where no JSON tells: by Detectron2's own check, in one line."""
+    annotations = [{"category_id": 1}, {"category_id": 2}]
+    record = {"file_name": "7.jpg", "width": 4, "height": 3, "annotations": annotations}
+    name = "a dataset from a function"
+    DatasetCatalog.register(name, lambda: [record])
+    MetadataCatalog.get(name).thing_classes = ["one", "two"]
+    cfg = L(build_detection_train_loader)(
+        dataset=L(get_detection_dataset_dicts)(names=[name]), mapper=None, total_batch_size=1
+    )
+    with pytest.raises(InputError, match="invalid category_id=2 for a dataset of 2 classes"):
+        build_train_loader(cfg, seed=0)
