@@ -40,9 +40,9 @@ def run_card(setting: Setting, model: nn.Module, weights: str) -> list[tuple[str
     return rows + _schedule_rows(setting)
 
 
-def show(rows: list[tuple[str, str]]) -> None:
+def show(title: str, rows: list[tuple[str, str]]) -> None:
     """Log a table; only the main process's logger prints."""
-    logger.info("This run:\n%s", tabulate(rows, tablefmt="plain", maxcolwidths=[None, 100]))
+    logger.info("%s:\n%s", title, tabulate(rows, tablefmt="plain", maxcolwidths=[None, 100]))
 
 
 def _schedule_rows(setting: Setting) -> list[tuple[str, str]]:

@@ -60,13 +60,15 @@ def _in_process(args: Namespace, world: World) -> int:
     model = instantiate(cfg.model)
     model.to(cfg.train.device)
     status = _evaluate_only(setting, model) if args.eval_only else train(setting, model, args)
-    if comm.is_main_process() and not args.dry_run:
+    if comm.is_main_process():
         print(_closing_words(args, cfg.train.output_dir, status))
     return status
 
 
 def _closing_words(args: Namespace, output_dir: str, status: int) -> str:
     """Where the results are and what to run next."""
+    if args.dry_run:
+        return "Nothing was left behind.\nNext: the same command without --dry-run"
     if status == PREEMPTED:
         return f"Asked to end, and saved in {output_dir}.\nNext: the same command with --resume"
     if status:
@@ -94,6 +96,6 @@ def _evaluate_only(setting: Setting, model: nn.Module) -> int:
     if "ema" in held:
         average = WeightAverage(model, cfg.train.ema.decay)
         average.load_state_dict(held["ema"])
-    show(run_card(setting, model, f"{cfg.train.init_checkpoint}, all of it"))
+    show("This run", run_card(setting, model, f"{cfg.train.init_checkpoint}, all of it"))
     evaluate_all(cfg, distributed(setting, model), average)
     return 0

@@ -69,9 +69,9 @@ def train(setting: Setting, model: nn.Module, args: Namespace) -> int:
     if not args.dry_run:
         trainer.register_hooks(of_a_run)
     start, weights = _load(setting, checkpointer, trainer, average)
-    show(run_card(setting, model, weights))
+    show("This run", run_card(setting, model, weights))
     if args.dry_run:
-        show(dry_run(cfg, trainer, args.planned_folder))
+        show("All of it would take", dry_run(cfg, trainer, args.planned_folder))
         return 0
     if comm.is_main_process():
         record.start(

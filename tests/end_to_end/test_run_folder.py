@@ -85,3 +85,11 @@ def test_a_signal_after_the_training_does_not_undo_it(runs, tmp_path):
     assert runs.run(folder, *SHORT, fault=fault) == [-10]
     assert checkpoint(folder)["trainer"]["iteration"] == 3
     assert "Preempted" not in output(folder)
+
+
+def test_a_dry_run_leaves_no_folder_and_says_what_is_next(runs, tmp_path):
+    folder = tmp_path / "run"
+    assert runs.run(folder, *SHORT, dry_run=True) == [0], output(folder)
+    assert "All of it would take:" in output(folder)
+    assert last_line(folder) == "Next: the same command without --dry-run"
+    assert not folder.exists()
