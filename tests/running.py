@@ -121,6 +121,12 @@ def difference(one, two, where: str = "checkpoint") -> str | None:
     return next(filter(None, (difference(*pair) for pair in pairs)), None)
 
 
+def torchrun(*flags: str) -> tuple[str, ...]:
+    """The beginning of a command that starts two workers here."""
+    words = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    return (sys.executable, *words, *flags)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -16,11 +16,11 @@ from detectron2.config import instantiate
 from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import InputError
+from ..lazy import target_of
 from .foreign import ForeignLoader
 from .images import UnusableImageError
 from .order import GlobalOrder, Progress, Sample
@@ -61,7 +61,7 @@ def build_train_loader(
         InputError: the batch does not divide, or the dataset is empty or does not say its images' sizes.
     """
     target = cfg.get("_target_")
-    if (locate(target) if isinstance(target, str) else target) is not build_detection_train_loader:
+    if target_of(cfg) is not build_detection_train_loader:
         return _foreign(cfg, accumulate, f"{getattr(target, '__name__', target)} makes its own")
     if "dataset" not in cfg:
         return _foreign(cfg, accumulate, "it is made from a yaml config")
@@ -256,8 +256,7 @@ def _with_seeded_sampler(cfg: DictConfig, seed: int) -> DictConfig:
     cfg = copy.deepcopy(cfg)
     sampler = cfg.get("sampler")
     if isinstance(sampler, DictConfig) and "_target_" in sampler:
-        target = sampler["_target_"]
-        takes = inspect.signature(locate(target) if isinstance(target, str) else target).parameters
+        takes = inspect.signature(target_of(sampler)).parameters
         for name in _SEEDS:
             if name in takes and sampler.get(name) is None:
                 sampler[name] = seed

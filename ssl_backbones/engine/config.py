@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig
-from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -18,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 import ssl_backbones
 
 from ..errors import InputError
+from ..lazy import target_of
 
 
 def load_config(file: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -109,11 +109,8 @@ def _target_takes(cfg: DictConfig, key: str) -> bool:
     node = _select(cfg, parent)
     if not isinstance(node, DictConfig) or "_target_" not in node:
         return False
-    target = node["_target_"]
     try:
-        parameters = inspect.signature(
-            locate(target) if isinstance(target, str) else target
-        ).parameters
+        parameters = inspect.signature(target_of(node)).parameters
     except (ValueError, TypeError, ImportError):
         return False
     named = parameters.get(name)

@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from ..evaluation.coco import unwrapped
 from .hooks.metrics import peak_memory
 from .trainer import Trainer
 
@@ -76,7 +77,7 @@ def measure(cfg: DictConfig, trainer: Trainer) -> Costs:
     stopwatch = _Stopwatch()
     trainer.register_hooks([stopwatch])
     trainer.train(0, ITERATIONS)
-    model = getattr(trainer.model, "module", trainer.model)
+    model = unwrapped(trainer.model)
     loader = instantiate(cfg.dataloader.test)
     batch_seconds = _time_one_batch(model, loader)
     timed = stopwatch.seconds[1:]

@@ -69,15 +69,15 @@ def git_states(folder: str | os.PathLike) -> dict[str, Any]:
 def _write_diff(checkout: str, path: str) -> None:
     """What is changed against the commit; nothing that the checkout's own settings name is run."""
     words = ("diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv")
-    changes = _git_output(checkout, *words) or b""
+    changes = git_output(checkout, *words) or b""
     write_atomically(path, lambda file: file.write(changes))
 
 
 def _git_state(place: Path) -> dict[str, Any] | None:
     """None where there is no checkout, or no git."""
-    root = _git_output(place, "rev-parse", "--show-toplevel")
-    commit = _git_output(place, "rev-parse", "HEAD")
-    changes = _git_output(place, "status", "--porcelain")
+    root = git_output(place, "rev-parse", "--show-toplevel")
+    commit = git_output(place, "rev-parse", "HEAD")
+    changes = git_output(place, "status", "--porcelain")
     if root is None or commit is None or changes is None:
         return None
     return {
@@ -90,7 +90,8 @@ def _git_state(place: Path) -> dict[str, Any] | None:
     }
 
 
-def _git_output(place: str | os.PathLike, *words: str) -> bytes | None:
+def git_output(place: str | os.PathLike, *words: str) -> bytes | None:
+    """What git prints in the folder `place`; None where it fails or is not installed."""
     try:
         return subprocess.run(
             ["git", "-C", str(place), *words], capture_output=True, timeout=30, check=True

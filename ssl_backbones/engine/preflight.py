@@ -19,7 +19,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling.backbone import ResNet
 from detectron2.utils.file_io import PathManager
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
@@ -31,6 +30,7 @@ from ..conversion.resnet import WIDTHS, config_line
 from ..conversion.unpickling import shown
 from ..data.annotations import check_annotations
 from ..errors import InputError
+from ..lazy import target_of
 from ..modeling.resnet import build_resnet
 from ..weights import resolve
 from .batch import check_batch
@@ -95,7 +95,11 @@ def _check_numbers(cfg: DictConfig) -> None:
 def _check_best_metric(cfg: DictConfig) -> None:
     """Of COCO's evaluator the metrics are known; another one's name may be anything."""
     metric, evaluator = cfg.train.best_metric, OmegaConf.select(cfg, "dataloader.evaluator")
-    if not metric or not isinstance(evaluator, DictConfig) or not _makes(evaluator, COCOEvaluator):
+    if (
+        not metric
+        or not isinstance(evaluator, DictConfig)
+        or target_of(evaluator) is not COCOEvaluator
+    ):
         return
     if not re.fullmatch(r"(ema/)?(bbox|segm|keypoints)/AP(50|75|s|m|l|-.+)?", metric):
         raise InputError(
@@ -267,11 +271,11 @@ def _architecture(bottom_up: Any) -> dict[str, Any]:
     """What a config's ResNet is, whether `build_resnet` makes it or Detectron2's own parts; {} if neither."""
     if not isinstance(bottom_up, DictConfig):
         return {}
-    if _makes(bottom_up, build_resnet):
+    if target_of(bottom_up) is build_resnet:
         defaults = inspect.signature(build_resnet).parameters
         return {name: bottom_up.get(name, defaults[name].default) for name in WIDTHS}
     stages = bottom_up.get("stages")
-    if not isinstance(stages, DictConfig) or not _makes(stages, ResNet.make_default_stages):
+    if not isinstance(stages, DictConfig) or target_of(stages) is not ResNet.make_default_stages:
         return {}
     # make_default_stages fixes all but the depth and what it hands on to the blocks.
     return {
@@ -281,12 +285,6 @@ def _architecture(bottom_up: Any) -> dict[str, Any]:
         "bottleneck_channels": 64,
         "groups": stages.get("num_groups", 1),
     }
-
-
-def _makes(node: DictConfig, function: Any) -> bool:
-    """Whether a lazy call is one of `function`; configs read from YAML have its name instead."""
-    target = node.get("_target_")
-    return (locate(target) if isinstance(target, str) else target) is function
 
 
 def check_disk(folder: str, model: nn.Module) -> None:

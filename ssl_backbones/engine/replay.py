@@ -21,6 +21,7 @@ from torch.nn.utils import get_total_norm
 from ..conversion.reading import read_checkpoint
 from ..data.loading import build_train_loader
 from ..errors import InputError
+from ..evaluation.coco import unwrapped
 from ..files import write_atomically
 from ..modeling.norm import apply_norm, choose_norm
 from ..seeding import seed_everything
@@ -44,7 +45,7 @@ def save_replay(folder: str, trainer: Trainer, error: NonFiniteError, cfg: DictC
     Raises:
         InputError: it cannot be written.
     """
-    model = getattr(trainer.model, "module", trainer.model)
+    model = unwrapped(trainer.model)
     parts = plain(cfg)
     config = {
         "model": parts["model"],

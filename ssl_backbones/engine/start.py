@@ -53,6 +53,13 @@ def settle(cfg: DictConfig, world: World, args: Namespace) -> Start:
     start = agreement.on_main_process(lambda: _start(cfg, world, args))
     cfg.train.init_checkpoint = agreement.on_each_machine(lambda: resolve(given))
     cfg.train.seed = start.seed
+    if world.size > 1:
+        _check_agreement(cfg, start)
+    return start
+
+
+def _check_agreement(cfg: DictConfig, start: Start) -> None:
+    """That all ranks run the same; a single process need not hash what it loads."""
     agreement.check_agreement(
         {
             "config": digest(everything_but_paths(cfg)),
@@ -63,7 +70,6 @@ def settle(cfg: DictConfig, world: World, args: Namespace) -> Start:
             "version of detectron2": detectron2.__version__,
         }
     )
-    return start
 
 
 def _start(cfg: DictConfig, world: World, args: Namespace) -> Start:

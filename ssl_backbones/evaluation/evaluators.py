@@ -7,10 +7,10 @@ import os
 from typing import Any
 
 from detectron2.config import instantiate
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 
 from ..compat import has_compiled_coco_evaluation
+from ..lazy import target_of
 
 
 def build_evaluator(dataloader_cfg: DictConfig, output_dir: str) -> Any:
@@ -20,12 +20,6 @@ def build_evaluator(dataloader_cfg: DictConfig, output_dir: str) -> Any:
     if isinstance(cfg, ListConfig):
         return [instantiate(_prepared(one, cfg, output_dir)) for one in cfg]
     return instantiate(_prepared(cfg, dataloader_cfg, output_dir))
-
-
-def target_of(call: DictConfig) -> Any:
-    """What a lazy call calls; configs read from YAML have its name instead."""
-    target = call.get("_target_")
-    return locate(target) if isinstance(target, str) else target
 
 
 def _prepared(

@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from omegaconf import DictConfig
 
-from .evaluators import target_of
+from ..lazy import target_of
 from .predictions import Predictions
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from ..data.images import readable
-from .evaluators import target_of
+from ..lazy import target_of
 from .fingerprint import describe
 
 

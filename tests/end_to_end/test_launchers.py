@@ -9,21 +9,10 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from running import TINY, checkpoint, difference
+from running import TINY, checkpoint, difference, torchrun
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 TRAIN = ("tools/train_net.py", "--config-file", TINY)
-
-
-def torchrun(*flags):
-    return (
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        *flags,
-    )
 
 
 def same(folder, other):

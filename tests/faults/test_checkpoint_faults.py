@@ -125,7 +125,7 @@ def test_a_transient_failure(runs, whole, tmp_path, stated):
 
 def test_a_full_disk(runs, whole, tmp_path, stated):
     stated(
-        "the disk is full from iteration 4 on",
+        "the disk is full from iteration 6 on",
         "said; training goes on; the good checkpoint stays; status 2",
     )
     folder = tmp_path / "run"

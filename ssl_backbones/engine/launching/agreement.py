@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import socket
-import subprocess
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +16,7 @@ from detectron2.utils import comm
 import ssl_backbones
 
 from ...errors import InputError
+from ..environment import git_output
 
 T = TypeVar("T")
 
@@ -157,9 +156,4 @@ def _commit(checkout: Path) -> str:
     """The commit of a checkout; "" without one: a package installed inside another project is not its."""
     if not (checkout / ".git").exists():
         return ""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=30
-        ).stdout.strip()
-    return ""
+    return (git_output(checkout, "rev-parse", "HEAD") or b"").decode().strip()

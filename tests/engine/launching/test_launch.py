@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 from datetime import timedelta
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import torchrun
 from torch.distributed import TCPStore
 
 from ssl_backbones import InputError
@@ -242,17 +242,6 @@ def test_one_process_runs_here():
 def test_a_machine_without_gpus_is_refused():
     with pytest.raises(InputError, match="no usable GPU"):
         launch(print, World("cuda", 2))
-
-
-def torchrun(*flags):
-    return (
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        *flags,
-    )
 
 
 def test_torchrun_starts_again_after_a_killed_rank(ranks):
