@@ -3,7 +3,7 @@
 # make quickstart  set-up, then the whole product on real handwritten digits, on a CPU
 # make faults      set-up, then every fault into real training runs, and a table of what happened
 # make fuzz        set-up, then 10,000 damaged and hostile files through the converter, counted
-# make benchmark-conversion   set-up, then time and memory of a conversion beside a plain script
+# make benchmark   set-up, then every part beside stock Detectron2; ROW=mapper for one, REPEATS=9
 # make clean       remove what these targets made
 #
 # All may be run again: a step of the set-up is repeated only when a file it depends on has changed.
@@ -17,7 +17,7 @@ PROJECT_STAMP := $(VENV)/project.stamp
 DETECTRON2_STAMP := $(VENV)/detectron2.stamp
 INSTALLER := tools/install_detectron2.py $(wildcard ssl_backbones/installation/*.py)
 
-.PHONY: setup test lint quickstart faults fuzz benchmark-conversion clean
+.PHONY: setup test lint quickstart faults fuzz benchmark clean
 
 setup: $(DETECTRON2_STAMP)
 
@@ -50,8 +50,8 @@ faults: setup
 fuzz: setup
 	$(BIN)/python tests/fuzz/fuzz_converter.py --inputs 10000
 
-benchmark-conversion: setup
-	$(BIN)/python projects/benchmarks/conversion.py
+benchmark: setup
+	$(BIN)/python projects/benchmarks/benchmark.py $(addprefix --row ,$(ROW)) --repeats $(or $(REPEATS),5)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

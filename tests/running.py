@@ -21,6 +21,13 @@ TINY = str(Path(__file__).parent / "tiny.py")
 MEASURED = ("time", "data_time", "data_wait", "images_per_second", "memory", "eta_seconds")
 
 
+def _kernels() -> list[str]:
+    """The modules of compiled code, which import numba."""
+    package = Path(__file__).parent.parent / "ssl_backbones"
+    files = package.rglob("*_kernels.py")
+    return [".".join(file.relative_to(package.parent).with_suffix("").parts) for file in files]
+
+
 class Runs:
     """Starts runs and waits for them.
 
@@ -33,7 +40,7 @@ class Runs:
         os.environ["OMP_NUM_THREADS"] = "1"
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(
-            ["running", "ssl_backbones.engine.run", "torch.utils.tensorboard"]
+            ["running", "ssl_backbones.engine.run", "torch.utils.tensorboard", *_kernels()]
         )
 
     def start(
@@ -266,9 +273,9 @@ def remove_at(iteration: int, folder: str) -> None:
 
 def spoil_image(name: str) -> None:
     """Have every pixel of one training image be NaN, as a broken augmentation would."""
-    from detectron2.data import DatasetMapper
+    from ssl_backbones.data.mapping.mapper import FastDatasetMapper
 
-    original = DatasetMapper.__call__
+    original = FastDatasetMapper.__call__
 
     def mapped(self, record):
         image = original(self, record)
@@ -276,4 +283,4 @@ def spoil_image(name: str) -> None:
             image["image"] = image["image"].float() * float("nan")
         return image
 
-    DatasetMapper.__call__ = mapped
+    FastDatasetMapper.__call__ = mapped

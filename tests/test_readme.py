@@ -12,7 +12,8 @@ import pytest
 
 CHECKOUT = Path(__file__).parent.parent
 PAGES = "".join(
-    (CHECKOUT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/training.md")
+    (CHECKOUT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/training.md", "docs/speed.md")
 )
 
 GPUS_TO_CPU = {"--num-gpus 8": "train.device=cpu"}
@@ -40,6 +41,29 @@ TABLE = {
     "make faults": Sized(
         {"make faults": "python -m pytest {checkout}/tests/faults"},
         "--every-fault --collect-only -q",
+    ),
+    "make benchmark ROW=": Sized(
+        {"make benchmark ROW=": "python projects/benchmarks/benchmark.py --row "}, "--small"
+    ),
+    "make benchmark": Sized(
+        {"make benchmark": "python projects/benchmarks/benchmark.py"}, "--list"
+    ),
+    "profile.py": Sized(add="--small"),
+    "GLIBC_TUNABLES": Sized(
+        {"GLIBC_TUNABLES": "env GLIBC_TUNABLES"},
+        "train.output_dir=output/glibc train.init_checkpoint={converted}",
+        small=True,
+        trains=True,
+    ),
+    "mapper._target_": Sized(
+        GPUS_TO_CPU,
+        "train.output_dir=output/stock_parts train.init_checkpoint={converted}",
+        small=True,
+        trains=True,
+    ),
+    "[fast]": Sized(
+        {"pip install 'ssl-backbones[fast]'": "python -m pip install '.[fast]'"},
+        "--dry-run --no-deps --no-build-isolation -q",
     ),
     "--dry-run": Sized(GPUS_TO_CPU, "train.init_checkpoint={converted}", small=True),
     "torchrun": Sized(
@@ -130,6 +154,14 @@ def test_the_parser_sees_what_is_there():
     assert commands(page) == ["a   b", "c"]
 
 
+def test_what_the_examples_import_is_there():
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
+    lines = [line for line in "".join(blocks).splitlines() if line.startswith(("from ", "import "))]
+    assert len(lines) > 5
+    for line in lines:
+        exec(line, {})
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, digits):
     """A folder that looks like the checkout and takes what the commands write."""
@@ -180,6 +212,6 @@ def test_command(command, workplace, files, small):
     if words[0] == "cd":
         assert Path(words[1]).is_dir()
         return
-    words[0] = {"python": sys.executable}.get(words[0], words[0])
+    words = [sys.executable if word == "python" else word for word in words]
     result = subprocess.run(words, cwd=workplace, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, f"{line}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"

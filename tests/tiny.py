@@ -13,9 +13,9 @@ dataloader, lr_multiplier, model, optimizer, train = (
 
 dataloader.train.dataset.names = "digits_train"
 dataloader.test.dataset.names = "digits_test"
-for split in (dataloader.train, dataloader.test):
-    split.num_workers = 0
-    split.mapper.augmentations[0].short_edge_length = 64
+for _split in (dataloader.train, dataloader.test):
+    _split.num_workers = 0
+    _split.mapper.augmentations[0].short_edge_length = 64
 # Two sizes: augmentation draws random numbers, and batches have images of unlike sizes.
 dataloader.train.mapper.augmentations[0].short_edge_length = [56, 64]
 dataloader.train.mapper.augmentations[0].sample_style = "choice"

@@ -1,14 +1,11 @@
-"""Write a MoCo v2 checkpoint as training leaves it: both encoders, queue and optimizer, 370 MB.
-
-    python projects/benchmarks/make_checkpoint.py FOLDER
+"""A MoCo v2 checkpoint as training leaves it: both encoders, queue and optimizer, 370 MB.
 
 The tensors have the names, shapes and order of MoCo's own class over torchvision's ResNet-50 and random
-values; `moco-zip.pth.tar` and `moco-legacy.pth.tar` are the same in torch's two formats.
+values.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -16,7 +13,13 @@ import torchvision
 from torch import nn
 
 
-def checkpoint() -> dict:
+def write(path: Path, form: str, small: bool = False) -> None:
+    """Write it in torch's "zip" or "legacy" format; a small one holds the query encoder alone, 110 MB."""
+    content = _query_alone() if small else _checkpoint()
+    torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+
+
+def _checkpoint() -> dict:
     torch.manual_seed(0)
     state = {}
     for name in ("encoder_q", "encoder_k"):
@@ -33,11 +36,9 @@ def checkpoint() -> dict:
     return {"epoch": 200, "arch": "resnet50", "state_dict": state, "optimizer": optimizer}
 
 
-def main(folder: str) -> None:
-    content = checkpoint()
-    torch.save(content, Path(folder) / "moco-zip.pth.tar")
-    torch.save(content, Path(folder) / "moco-legacy.pth.tar", _use_new_zipfile_serialization=False)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def _query_alone() -> dict:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = torchvision.models.resnet50(num_classes=128)
+    state = {f"module.encoder_q.{key}": tensor for key, tensor in encoder.state_dict().items()}
+    return {"epoch": 200, "arch": "resnet50", "state_dict": state}

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import InputError
 from ..lazy import target_of
+from .annotations.dataset import PackedDataset
 from .foreign import ForeignLoader
 from .images import UnusableImageError
 from .order import GlobalOrder, Progress, Sample
@@ -264,7 +265,9 @@ def _with_seeded_sampler(cfg: DictConfig, seed: int) -> DictConfig:
 
 
 def _landscape(dataset: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """By index, whether the image is wider than high; reads every record once."""
+    """By index, whether the image is wider than high; reads every record once, if these do not tell."""
+    if isinstance(dataset, PackedDataset):
+        return dataset.landscape()
     try:
         return np.array([dataset[i]["width"] > dataset[i]["height"] for i in range(len(dataset))])
     except (KeyError, TypeError) as error:

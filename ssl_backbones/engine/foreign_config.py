@@ -11,6 +11,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from ..conversion.unpickling import shown
+from ..data.annotations.dataset import packed_detection_dataset
 from ..errors import InputError
 from ..modeling.resnet import build_resnet
 
@@ -31,6 +32,7 @@ _CLASSES = (
 _FUNCTIONS = (
     build_detection_train_loader,
     get_detection_dataset_dicts,
+    packed_detection_dataset,
     ResNet.make_default_stages,
     ResNet.make_stage,
     build_resnet,

@@ -28,8 +28,9 @@ from ..conversion.loading import provenance_of
 from ..conversion.reading import read_checkpoint
 from ..conversion.resnet import WIDTHS, config_line
 from ..conversion.unpickling import shown
-from ..data.annotations import check_annotations
+from ..data.annotations.checking import check_annotations
 from ..errors import InputError
+from ..evaluation.coco_evaluator import FastCOCOEvaluator
 from ..lazy import target_of
 from ..modeling.resnet import build_resnet
 from ..weights import resolve
@@ -55,12 +56,12 @@ def check(cfg: DictConfig, world: World, *, eval_only: bool = False) -> dict[str
     if not eval_only:
         check_batch(cfg, world.size)
     _check_numbers(cfg)
-    _check_channel_order(cfg)
+    check_channel_order(cfg)
     _check_best_metric(cfg)
     for split in ("test",) if eval_only else ("train", "test"):
-        _check_dataset(cfg, split)
+        check_dataset(cfg, split)
     _check_output(cfg.train.output_dir)
-    return _check_weights(cfg, eval_only)
+    return check_weights(cfg, eval_only)
 
 
 def _check_numbers(cfg: DictConfig) -> None:
@@ -95,11 +96,8 @@ def _check_numbers(cfg: DictConfig) -> None:
 def _check_best_metric(cfg: DictConfig) -> None:
     """Of COCO's evaluator the metrics are known; another one's name may be anything."""
     metric, evaluator = cfg.train.best_metric, OmegaConf.select(cfg, "dataloader.evaluator")
-    if (
-        not metric
-        or not isinstance(evaluator, DictConfig)
-        or target_of(evaluator) is not COCOEvaluator
-    ):
+    kind = target_of(evaluator) if isinstance(evaluator, DictConfig) else None
+    if not metric or kind not in (COCOEvaluator, FastCOCOEvaluator):
         return
     if not re.fullmatch(r"(ema/)?(bbox|segm|keypoints)/AP(50|75|s|m|l|-.+)?", metric):
         raise InputError(
@@ -108,7 +106,7 @@ def _check_best_metric(cfg: DictConfig) -> None:
         )
 
 
-def _check_channel_order(cfg: DictConfig) -> None:
+def check_channel_order(cfg: DictConfig) -> None:
     """Model and both mappers must read the same channel order, with statistics in that order."""
     formats = {
         key: OmegaConf.select(cfg, key)
@@ -136,7 +134,7 @@ def _check_channel_order(cfg: DictConfig) -> None:
             )
 
 
-def _check_dataset(cfg: DictConfig, split: str) -> None:
+def check_dataset(cfg: DictConfig, split: str) -> None:
     names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
     if names is None:
         return
@@ -202,7 +200,7 @@ def check_no_other_run(folder: str) -> None:
         )
 
 
-def _check_weights(cfg: DictConfig, eval_only: bool) -> dict[str, Any]:
+def check_weights(cfg: DictConfig, eval_only: bool) -> dict[str, Any]:
     given = cfg.train.init_checkpoint or ""
     frozen = OmegaConf.select(cfg, "model.backbone.bottom_up.freeze_at", default=0)
     if not given:

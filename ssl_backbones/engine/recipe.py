@@ -48,8 +48,10 @@ def recipe(
         slots: processes times `train.accumulate`: as many micro-batches make an iteration, and each
             normalises its own losses.
     """
+    from ..lazy import stock_name
+
     found = {
-        key: _same_if_equal(value)
+        key: stock_name(value) if key.endswith("_target_") else _same_if_equal(value)
         for key, value in flat(plain(cfg))
         if not any(fnmatchcase(key, pattern) for pattern in WITHOUT_EFFECT)
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
@@ -20,8 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from ..conversion.hashing import sha256_of
 from ..errors import InputError
 from .augmentation import with_augmentation
+from .coco_evaluator import FastCOCOEvaluator
 from .evaluators import build_evaluator
 from .fingerprint import describe, fingerprint, settings_of, sha256_of_weights
+from .masks.roi_masks import WithRoiMasks, has_usual_postprocessing
 from .metrics import read_metrics, write_classes, write_metrics
 from .predictions import Predictions
 from .recording import RecordingEvaluator, can_record
@@ -58,7 +60,8 @@ def evaluate(
 
     An evaluation that was killed goes on where it stood, also with another number of processes, as long as
     weights, images, annotations and options are the same; one that was finished is not done again. That
-    holds for Detectron2's own test loader with a `COCOEvaluator`; others start anew each time.
+    holds for Detectron2's own test loader with a `COCOEvaluator` or a `FastCOCOEvaluator`; others start
+    anew each time.
 
     Args:
         subset: number of images, evenly spread over the test set; 0 for all.
@@ -77,13 +80,13 @@ def evaluate(
     if _is_resumable(dataloader_cfg, model):
         test_set = TestSet(dataloader_cfg.test)
         # A dataset of another kind may be anything, and is left to Detectron2.
-        if isinstance(test_set.images, list):
+        if isinstance(test_set.images, Sequence):
             return _evaluate_resumably(dataloader_cfg, test_set, detector, output_dir, options)
     if subset:
         raise _no_subset(subset)
     loader = instantiate(dataloader_cfg.test)
     evaluator = build_evaluator(dataloader_cfg, output_dir)
-    results = inference_on_dataset(detector, loader, evaluator)
+    results = inference_on_dataset(_prepared(detector, evaluator), loader, evaluator)
     _report(results, output_dir, _name(dataloader_cfg), {"test_time_augmentation": _in_words(tta)})
     return results
 
@@ -150,8 +153,9 @@ def _evaluate_resumably(
     own = missing[comm.get_rank() :: comm.get_world_size()]
     ids = [test_set.images[index]["image_id"] for index in chosen] if options.subset else None
     recorder = RecordingEvaluator(evaluator, predictions, own, chosen, ids)
+    prepared = _prepared(detector, evaluator)
     try:
-        results = inference_on_dataset(detector, test_set.loader(own), recorder)
+        results = inference_on_dataset(prepared, test_set.loader(own), recorder)
     finally:
         predictions.close()
     facts = {
@@ -163,6 +167,13 @@ def _evaluate_resumably(
     _report(results, output_dir, _name(dataloader_cfg), facts)
     predictions.remove()
     return results
+
+
+def _prepared(detector: nn.Module, evaluator: Any) -> nn.Module:
+    """`detector`, its masks left unpasted where it can and the evaluator takes them so."""
+    if isinstance(evaluator, FastCOCOEvaluator) and has_usual_postprocessing(detector):
+        return WithRoiMasks(detector)
+    return detector
 
 
 def _key(

@@ -12,6 +12,8 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
+from ..lazy import stock_name
+
 
 def sha256_of_weights(model: nn.Module) -> str:
     """SHA-256 over name, type, shape and bytes of every parameter and buffer of `model`."""
@@ -53,9 +55,15 @@ def _settings(thing: Any, depth: int = 3) -> Any:
 
 
 def describe(node: Any) -> Any:
-    """A config's node as JSON can hold it: classes and functions by name, other objects by their type."""
+    """A config's node as JSON can hold it: classes and functions by name, other objects by their type.
+
+    What is called and stands in for a part of Detectron2's goes by that one's name.
+    """
     if isinstance(node, DictConfig | dict):
-        return {str(key): describe(value) for key, value in node.items()}
+        return {
+            str(key): stock_name(value) if key == "_target_" else describe(value)
+            for key, value in node.items()
+        }
     if isinstance(node, ListConfig | list | tuple):
         return [describe(item) for item in node]
     if node is None or isinstance(node, bool | int | float | str):

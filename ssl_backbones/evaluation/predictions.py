@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,19 @@ class Predictions:
             raise _cannot_write(self._folder, error) from error
         self._own.add(index)
 
-    def gather(self, indices: Iterable[int]) -> list[dict[str, Any]]:
-        """All detections of the images `indices`, in this order, on the main process; [] on the others."""
-        own = {index: found for index, found in self._lines() if index in self._own}
+    def gather(
+        self, indices: Iterable[int], kept: Callable[[dict[str, Any]], Any] = dict
+    ) -> list[Any]:
+        """All detections of the images `indices`, in this order, on the main process; [] on the others.
+
+        Args:
+            kept: in which form they are held in memory and sent between processes.
+        """
+        own = {
+            index: [kept(one) for one in found]
+            for index, found in self._lines()
+            if index in self._own
+        }
         merged: dict[int, list] = {}
         for part in comm.gather(own):
             merged |= part

@@ -9,17 +9,21 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from omegaconf import DictConfig
 
 from ..lazy import target_of
+from .coco_evaluator import FastCOCOEvaluator, packed, unpacked
 from .predictions import Predictions
 
 
 def can_record(evaluator_cfg: Any) -> bool:
-    """Whether a config has one evaluator, which collects detections exactly as `COCOEvaluator` does."""
+    """Whether a config has one evaluator, which collects detections exactly as a known one does."""
     if not isinstance(evaluator_cfg, DictConfig) or "dataset_name" not in evaluator_cfg:
         return False
     kind = target_of(evaluator_cfg)
-    return isinstance(kind, type) and all(
-        getattr(kind, name, None) is getattr(COCOEvaluator, name)
-        for name in ("reset", "process", "evaluate")
+    return isinstance(kind, type) and any(
+        all(
+            getattr(kind, name, None) is getattr(known, name)
+            for name in ("reset", "process", "evaluate")
+        )
+        for known in (COCOEvaluator, FastCOCOEvaluator)
     )
 
 
@@ -27,7 +31,7 @@ class RecordingEvaluator(DatasetEvaluator):
     """Lets `evaluator` turn each output into COCO's form, writes that down, and evaluates all in the end.
 
     Args:
-        evaluator: its `process` and `evaluate` are those of `COCOEvaluator`.
+        evaluator: its `process` and `evaluate` are those of `COCOEvaluator` or of `FastCOCOEvaluator`.
         predictions: where detections are kept; those that are there already take part.
         loaded: indices of the images of this process's loader, in its order.
         chosen: indices of all images that are evaluated, in the order of the results.
@@ -53,9 +57,12 @@ class RecordingEvaluator(DatasetEvaluator):
             self._evaluator.reset()
             self._evaluator.process([image], [output])
             # v0.6 and main keep here what they gather from all processes in `evaluate`.
-            self._predictions.append(next(self._coming), self._evaluator._predictions)
+            found = [unpacked(one) for one in self._evaluator._predictions]
+            self._predictions.append(next(self._coming), found)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """The metrics on the main process, {} on the others."""
-        self._evaluator._predictions = self._predictions.gather(self._chosen)
+        is_fast = isinstance(self._evaluator, FastCOCOEvaluator)
+        kept = packed if is_fast else unpacked
+        self._evaluator._predictions = self._predictions.gather(self._chosen, kept)
         return self._evaluator.evaluate(img_ids=self._image_ids)

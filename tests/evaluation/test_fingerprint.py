@@ -72,6 +72,17 @@ def test_a_config_is_described_by_names_not_addresses(cfg):
     assert describe([object(), {"a": (1, None)}]) == ["builtins.object", {"a": [1, None]}]
 
 
+def test_a_part_that_stands_in_for_detectron2s_counts_as_that(cfg):
+    ours = describe(cfg.dataloader)
+    for split in (cfg.dataloader.train, cfg.dataloader.test):
+        assert split.mapper._target_.__name__ == "FastDatasetMapper"
+        split.mapper._target_ = "detectron2.data.DatasetMapper"
+    cfg.dataloader.evaluator._target_ = "detectron2.evaluation.COCOEvaluator"
+    assert describe(cfg.dataloader) == ours
+    cfg.dataloader.test.mapper._target_ = "my.project.Mapper"
+    assert describe(cfg.dataloader) != ours
+
+
 def test_the_order_of_names_does_not_count():
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})

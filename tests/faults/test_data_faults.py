@@ -29,7 +29,7 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
-from ssl_backbones.data.annotations import check_annotations
+from ssl_backbones.data.annotations.checking import check_annotations
 from ssl_backbones.data.images import readable
 from ssl_backbones.data.loading import build_train_loader
 from ssl_backbones.engine.config import load_config

@@ -6,6 +6,7 @@ import pytest
 from running import checkpoint, difference, metrics, output
 
 TRAINER = "ssl_backbones.engine.trainer:Trainer"
+EVALUATOR = "ssl_backbones.evaluation.coco_evaluator:FastCOCOEvaluator"
 SAVE = "ssl_backbones.engine.checkpoint:StrictCheckpointer"
 
 # Twelve iterations, two images each of twelve: an epoch ends with iteration 5. Checkpoints after iterations
@@ -23,11 +24,11 @@ POINTS = {
     "before the pointer to a checkpoint": (f"{SAVE}.tag_last_checkpoint", 2),
     "after the pointer to a checkpoint": (f"{SAVE}.tag_last_checkpoint", 2, "after"),
     "while an old checkpoint is removed": ("os:remove", 1, "before", "model_0000003.pth'"),
-    "in an evaluation": ("detectron2.evaluation:COCOEvaluator.process", 4),
-    "before an evaluation's results": ("detectron2.evaluation:COCOEvaluator.evaluate", 1),
+    "in an evaluation": (f"{EVALUATOR}.process", 4),
+    "before an evaluation's results": (f"{EVALUATOR}.evaluate", 1),
     "in the write of the last checkpoint": (f"{SAVE}.save", 1, "before", "model_final"),
     "in the write of the best checkpoint": (f"{SAVE}.save", 1, "before", "model_best"),
-    "in the last evaluation": ("detectron2.evaluation:COCOEvaluator.process", 10),
+    "in the last evaluation": (f"{EVALUATOR}.process", 10),
     "after everything": (f"{TRAINER}.after_train", 1, "after"),
 }
 IN_SUITE = (
@@ -140,7 +141,7 @@ def whole_stopped_early(runs, tmp_path_factory):
         ("in the copy of its last checkpoint", ("ssl_backbones.engine.hooks.checkpoints:copy", 1)),
         pytest.param(
             "in the evaluation that stops it",
-            ("detectron2.evaluation:COCOEvaluator.process", 9),
+            (f"{EVALUATOR}.process", 9),
             marks=pytest.mark.many,
         ),
         pytest.param("not at all", None, marks=pytest.mark.many),

@@ -13,6 +13,7 @@ from detectron2.config import LazyCall as L
 from fvcore.common.param_scheduler import CosineParamScheduler
 
 import ssl_backbones.data  # registers digits_train and digits_test
+from ssl_backbones.modeling.roi_pooler import FastROIPooler
 
 from ....configs.moco_1x import dataloader, lr_multiplier, model, optimizer, train
 
@@ -22,9 +23,9 @@ dataloader.test.dataset.names = "digits_test"
 model.roi_heads.num_classes = 10
 
 # Scenes are 96x96: their own size in place of COCO's 800.
-for split in (dataloader.train, dataloader.test):
-    split.mapper.augmentations[0].short_edge_length = 96
-    split.mapper.augmentations[0].max_size = 96
+for _split in (dataloader.train, dataloader.test):
+    _split.mapper.augmentations[0].short_edge_length = 96
+    _split.mapper.augmentations[0].max_size = 96
 # No horizontal flip: a mirrored digit is no digit.
 del dataloader.train.mapper.augmentations[1]
 
@@ -55,6 +56,10 @@ optimizer.lr = 3e-4
 optimizer.weight_decay = 0.01
 # One pass over all weights in place of ten: a tenth of a step's time.
 optimizer.fused = True
+
+# The same regions pooled on the CPU in a tenth of the time.
+model.roi_heads.box_pooler._target_ = FastROIPooler
+model.roi_heads.mask_pooler._target_ = FastROIPooler
 
 # No plateau to wait for: warm up a little, then fall to nothing along a cosine.
 lr_multiplier.scheduler = L(CosineParamScheduler)(start_value=1.0, end_value=0.01)

@@ -11,7 +11,8 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 
-from ssl_backbones.data.annotations import check_annotations
+from ssl_backbones.data.annotations import checking
+from ssl_backbones.data.annotations.checking import check_annotations
 from ssl_backbones.data.loading import build_train_loader
 from ssl_backbones.errors import InputError
 
@@ -90,6 +91,24 @@ def test_others_are_refused_in_one_line(check, name, tmp_path):
 
 def test_the_known_fault_of_coco_2014_minival_passes(check):
     check(coco(ANNOTATION, ANNOTATION), name="instances_minival2014.json")
+
+
+def test_content_that_comes_while_another_is_checked_is_checked_itself(
+    check, tmp_path, monkeypatch
+):
+    """What is remembered as sound is what was looked at, not what the file has become."""
+    bad = coco({**ANNOTATION, "category_id": 9})
+
+    def changing(data):
+        (tmp_path / "changing.json").write_text(json.dumps(bad))
+        return json.loads(data)
+
+    monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "cache"))
+    with monkeypatch.context() as patched:
+        patched.setattr(checking, "parse_json", changing)
+        check(coco(ANNOTATION), "changing.json")
+    with pytest.raises(InputError, match="category_id 9"):
+        check(bad, "changing.json")
 
 
 def test_a_dataset_of_another_kind_passes():

@@ -1,0 +1,1 @@
+"""Annotations of datasets in COCO format: checked, packed, and shared by all processes."""

@@ -1,0 +1,1 @@
+"""COCO's average precision to the last bit of pycocotools, on flat arrays."""
