@@ -34,6 +34,7 @@ DIGITS = [
     "matplotlib>=3.9,<3.12",
     "opencv-python-headless>=4.10,<5.1",
     "scikit-learn>=1.5.2,<1.10",
+    "scipy>=1.14,<1.19",
 ]
 # What makes the fast parts fast. Without them the same results come more slowly, and the log says so.
 FAST = [
@@ -96,7 +97,9 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "ssl-browse = ssl_backbones.tools.browse_data:main",
             "ssl-convert = ssl_backbones.tools.convert_checkpoint:main",
+            "ssl-predict = ssl_backbones.tools.predict:main",
             "ssl-train = ssl_backbones.tools.train_net:main",
         ]
     },

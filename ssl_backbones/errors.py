@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-_EXTRAS = {"cv2": "digits", "lightly": "digits", "matplotlib": "digits", "sklearn": "digits"}
+_EXTRAS = {name: "digits" for name in ("cv2", "lightly", "matplotlib", "scipy", "sklearn")}
 """Modules that are installed with an extra of this package only."""
 
 

@@ -90,7 +90,7 @@ def test_configs_are_found_from_site_packages(run_installed, installed):
     ]
 
 
-@pytest.mark.parametrize("command", ["ssl-convert", "ssl-train"])
+@pytest.mark.parametrize("command", ["ssl-browse", "ssl-convert", "ssl-predict", "ssl-train"])
 def test_console_scripts(run_installed, installed, command):
     assert "examples:" in run_installed(sys.executable, str(installed / "bin" / command), "--help")
 

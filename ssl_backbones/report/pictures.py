@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..files import write_atomically
+from .drawing import draw_instances
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 COLUMNS = 4  # scenes side by side, each with its ground truth to the left of its predictions
 PANEL_INCHES = 2.2
-SMALLEST_PANEL = 320  # pixels: smaller images are enlarged, so that labels can be read
 
 
 def draw_predictions(
@@ -139,22 +140,20 @@ def _panels(record: dict, results: list[dict], metadata: Metadata) -> tuple[np.n
 
     image = read_image(record["file_name"], "RGB")
     annotations = record.get("annotations", [])
-    truth = _overlay(
+    truth = draw_instances(
         image,
-        metadata,
-        boxes=[annotation["bbox"] for annotation in annotations],
-        masks=[annotation["segmentation"] for annotation in annotations],
+        boxes=[_corners(annotation["bbox"]) for annotation in annotations],
+        masks=[annotation.get("segmentation") for annotation in annotations],
         classes=[annotation["category_id"] for annotation in annotations],
         labels=[metadata.thing_classes[annotation["category_id"]] for annotation in annotations],
     )
     results = sorted(results, key=lambda result: result["score"])  # the best is drawn last, on top
     class_of = metadata.thing_dataset_id_to_contiguous_id
     classes = [class_of[result["category_id"]] for result in results]
-    predictions = _overlay(
+    predictions = draw_instances(
         image,
-        metadata,
-        boxes=[result["bbox"] for result in results],
-        masks=[result["segmentation"] for result in results],
+        boxes=[_corners(result["bbox"]) for result in results],
+        masks=[result.get("segmentation") for result in results],
         classes=classes,
         labels=[
             f"{metadata.thing_classes[label]} {result['score']:.0%}"
@@ -164,37 +163,10 @@ def _panels(record: dict, results: list[dict], metadata: Metadata) -> tuple[np.n
     return truth, predictions
 
 
-def _overlay(
-    image: np.ndarray,
-    metadata: Metadata,
-    *,
-    boxes: list[list[float]],
-    masks: list,
-    classes: list[int],
-    labels: list[str],
-) -> np.ndarray:
-    """Draw instances, boxes as COCO's x, y, width, height, with the pieces of Detectron2's Visualizer.
-
-    Its ready-made drawings choose colours at random and fill the holes of masks; here a class has one
-    colour in every panel, and holes stay open.
-    """
-    from detectron2.utils.colormap import colormap
-    from detectron2.utils.visualizer import GenericMask, Visualizer
-
-    colours = colormap(rgb=True, maximum=1)
-    size = image.shape[:2]
-    scale = max(1.0, SMALLEST_PANEL / min(size))
-    visualizer = Visualizer(image, metadata, scale=scale)
-    for (x, y, width, height), mask, label_class, label in zip(
-        boxes, masks, classes, labels, strict=True
-    ):
-        colour = colours[label_class % len(colours)]
-        visualizer.draw_binary_mask(GenericMask(mask, *size).mask, colour, alpha=0.6)
-        visualizer.draw_box((x, y, x + width, y + height), alpha=1, edge_color=colour)
-        visualizer.draw_text(
-            label, (x, y), font_size=10 / scale, color=colour, horizontal_alignment="left"
-        )
-    return visualizer.output.get_image()
+def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 of COCO's x, y, width, height."""
+    x, y, width, height = box
+    return x, y, x + width, y + height
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:

@@ -1,0 +1,89 @@
+"""A trained detector as its config builds it and `--eval-only` would load it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.structures import Instances
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ..data.images import Mapper
+from ..engine import preflight
+from ..engine.checkpoint import StrictCheckpointer
+from ..errors import InputError
+from ..modeling.norm import apply_norm, choose_norm
+
+logger = logging.getLogger(__name__)
+
+
+class Detector:
+    """Finds the instances of images that the config's own test mapper has prepared.
+
+    Args:
+        cfg: changed by the rules that training follows too: the device, and what stands for SyncBN.
+        weights: a checkpoint of the whole model, by path or name; every tensor must come from it.
+        averaged: take the averaged weights (`train.ema`) in the checkpoint instead.
+
+    Raises:
+        InputError: the weights are not this model's, or do not go with the config's channel order; the
+            config does not say how images are prepared.
+    """
+
+    def __init__(self, cfg: DictConfig, weights: str, *, averaged: bool = False):
+        mapper_cfg = OmegaConf.select(cfg, "dataloader.test.mapper")
+        if mapper_cfg is None:
+            raise InputError(
+                "the config has no dataloader.test.mapper: nothing prepares the images"
+            )
+        _settle_device(cfg)
+        cfg.train.init_checkpoint = weights
+        preflight.check_channel_order(cfg)
+        preflight.check_weights(cfg, eval_only=True)
+        apply_norm(cfg.model, choose_norm(1, cfg.train.device))
+        self._model = _load(cfg, averaged)
+        self.mapper: Mapper = instantiate(mapper_cfg)
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[Mapping[str, Any]]) -> list[Instances]:
+        """The instances of each image, on the CPU, in pixels of its "height" and "width".
+
+        Images of unlike sizes are padded to the largest of them, which changes scores a little.
+
+        Raises:
+            InputError: the model finds no instances (but regions or proposals, for example).
+        """
+        outputs = self._model(list(images))
+        if any("instances" not in output for output in outputs):
+            raise InputError(
+                "the model of this config gives no instances: give one that detects objects, such as "
+                "configs/moco_1x.py"
+            )
+        return [output["instances"].to("cpu") for output in outputs]
+
+
+def _settle_device(cfg: DictConfig) -> None:
+    """Take the CPU where the config's GPU is not there: it finds the same."""
+    if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
+        logger.warning(
+            f"There is no GPU for train.device={cfg.train.device}: the CPU takes its place"
+        )
+        cfg.train.device = "cpu"
+
+
+def _load(cfg: DictConfig, averaged: bool) -> nn.Module:
+    model = instantiate(cfg.model).to(cfg.train.device).eval()
+    checkpointer = StrictCheckpointer(model, strict=cfg.train.strict_init)
+    held = checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
+    if averaged:
+        if "ema" not in held:
+            raise InputError(
+                f"{cfg.train.init_checkpoint} holds no averaged weights: leave --ema out, or give a "
+                "checkpoint of a run with train.ema.enabled=true"
+            )
+        model.load_state_dict(held["ema"]["model"])
+    return model

@@ -1,0 +1,93 @@
+"""What a user means by files, folders and globs: images and videos, in one order."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+IMAGE_SUFFIXES = frozenset(
+    (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+VIDEO_SUFFIXES = frozenset(
+    (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+)
+
+
+class Source(NamedTuple):
+    """A file that is an image, or a video by its name's ending."""
+
+    path: str
+
+    @property
+    def is_video(self) -> bool:
+        return Path(self.path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_sources(
+    inputs: Iterable[str], *, outside: str | os.PathLike
+) -> tuple[list[Source], list[str]]:
+    """Find the images and videos that `inputs` name, each once.
+
+    A file may have any name. A folder stands for all images and videos below it, told by their endings and
+    sorted, without hidden ones; a pattern (`*`, `?`, `[...]`, `**`) for what it matches, sorted.
+
+    Args:
+        outside: a folder whose files are not taken from a folder or pattern: that of the drawn pictures.
+
+    Returns:
+        What was found, and a line for each input that stands for nothing.
+    """
+    found: dict[str, Source] = {}
+    faults = []
+    for word in inputs:
+        before = len(found)
+        known = False
+        for path, is_named in _expand(word):
+            absolute = os.path.abspath(path)
+            if is_named or not _is_below(absolute, os.path.abspath(outside)):
+                known = known or absolute in found
+                found.setdefault(absolute, Source(path))
+        if len(found) == before and not known:
+            faults.append(_why_nothing(word))
+    return list(found.values()), faults
+
+
+def _expand(word: str) -> Iterator[tuple[str, bool]]:
+    """The files of one input, each with whether the user named that very file."""
+    if os.path.isdir(word):
+        yield from ((path, False) for path in _below(word))
+    elif os.path.exists(word):
+        if os.path.isfile(word):
+            yield word, True
+    else:
+        for match in sorted(glob.glob(word, recursive=True)):
+            if os.path.isfile(match) and _is_known(match):
+                yield match, False
+
+
+def _below(folder: str) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        # In place: os.walk then goes on in this order, and not into hidden ones.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if _is_known(name) and not name.startswith("."):
+                yield os.path.join(parent, name)
+
+
+def _is_known(path: str) -> bool:
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.commonpath([path, folder]) == folder
+
+
+def _why_nothing(word: str) -> str:
+    if os.path.isdir(word):
+        return f"{word}: no image or video is below this folder"
+    if os.path.exists(word):
+        return f"{word}: is neither a file nor a folder"
+    return f"{word}: there is no such file or folder, and as a pattern it matches no image or video"

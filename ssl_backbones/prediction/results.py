@@ -1,0 +1,159 @@
+"""What a prediction leaves in its folder: detections in COCO's format, pictures and videos."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
+
+from ..errors import InputError
+from ..files import write_atomically
+from ..report.drawing import draw_instances, save_picture
+from . import DETECTIONS, IMAGES, PICTURES
+from .classes import Classes
+from .inputs import Source
+from .reading import Item
+
+if TYPE_CHECKING:
+    from .video import VideoFile
+
+_LONGEST_NAME = 60  # characters of a picture's name: file systems end at 255 bytes
+
+
+class Results:
+    """Collects detections, and draws pictures and videos as they come; a context manager.
+
+    Pictures are written at once, a video when it is done, and both JSON files at the end of the `with` block,
+    also when Ctrl-C ends it: with what was found until then.
+
+    Args:
+        folder: made if it is not there; an earlier prediction's files of the same names are replaced.
+        pictures: False to draw nothing.
+
+    Raises (each method): InputError if something cannot be written, or would replace what no prediction
+    made.
+    """
+
+    def __init__(self, folder: str | os.PathLike, classes: Classes, *, pictures: bool = True):
+        self.folder = Path(folder)
+        self.images: list[dict[str, Any]] = []
+        self.detections: list[dict[str, Any]] = []
+        self._classes, self._draws = classes, pictures
+        self._names: dict[str, str] = {}
+        self._taken: set[str] = set()
+        self._video: tuple[Source, VideoFile] | None = None
+        _make(self.folder, pictures)
+        # Before the first picture: the folder is a prediction's from now on.
+        self._write()
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, KeyboardInterrupt):
+            self._end_video()
+            self._write()
+        elif self._video:
+            self._video[1].discard()
+
+    def add(self, item: Item, instances: Instances) -> None:
+        """Keep the detections of an image or frame, on the CPU, and draw them."""
+        height, width = item.picture.shape[:2]
+        image = {"id": len(self.images) + 1, "file_name": item.source.path}
+        image |= {"width": width, "height": height}
+        if item.frame is not None:
+            image["frame"] = item.frame
+        if self._draws:
+            image["picture"] = self._draw(item, instances)
+        self.images.append(image)
+        for detection in instances_to_coco_json(instances, image["id"]):
+            detection["category_id"] = self._classes.ids[detection["category_id"]]
+            self.detections.append(detection)
+
+    def _draw(self, item: Item, instances: Instances) -> str:
+        """Draw into a picture or the video's next frame; returns its path below the folder."""
+        if self._video and self._video[0] != item.source:
+            self._end_video()
+        name = self._name(item.source, ".mp4" if item.source.is_video else ".jpg")
+        picture = draw_detections(item, instances, self._classes)
+        if not item.source.is_video:
+            save_picture(self.folder / name, picture)
+            return name
+        if self._video is None:
+            from .video import VideoFile, frame_rate
+
+            self._video = item.source, VideoFile(self.folder / name, frame_rate(item.source.path))
+        self._video[1].add(picture)
+        return name
+
+    def _name(self, source: Source, suffix: str) -> str:
+        """pictures/NAME.jpg, numbered where another source of that name came before."""
+        if source.path in self._names:
+            return self._names[source.path]
+        stem = Path(source.path).stem[:_LONGEST_NAME]
+        name, number = f"{stem}{suffix}", 1
+        # In lower case: some file systems do not tell A.jpg from a.jpg.
+        while name.lower() in self._taken:
+            number += 1
+            name = f"{stem}_{number}{suffix}"
+        self._taken.add(name.lower())
+        self._names[source.path] = f"{PICTURES}/{name}"
+        return self._names[source.path]
+
+    def _write(self) -> None:
+        """Both JSON files."""
+        catalog = {
+            "info": {"description": f"the images of {DETECTIONS}"},
+            "images": self.images,
+            "categories": self._classes.categories(),
+            "annotations": [],
+        }
+        _write_json(self.folder / IMAGES, catalog)
+        _write_json(self.folder / DETECTIONS, self.detections)
+
+    def _end_video(self) -> None:
+        if self._video:
+            _, file = self._video
+            self._video = None
+            file.close()
+
+
+def draw_detections(item: Item, instances: Instances, classes: Classes) -> np.ndarray:
+    """The picture with its detections, the surest on top: uint8 RGB."""
+    instances = instances[instances.scores.argsort()]
+    numbers = instances.pred_classes.tolist()
+    labels = [
+        f"{classes.names[number]} {score:.0%}"
+        for number, score in zip(numbers, instances.scores.tolist(), strict=True)
+    ]
+    masks = instances.pred_masks.numpy() if instances.has("pred_masks") else None
+    return draw_instances(
+        item.picture,
+        boxes=instances.pred_boxes.tensor.tolist(),
+        classes=numbers,
+        labels=labels,
+        masks=masks,
+    )
+
+
+def _make(folder: Path, pictures: bool) -> None:
+    own = folder / PICTURES
+    try:
+        if pictures and own.exists() and any(own.iterdir()) and not (folder / IMAGES).exists():
+            raise InputError(
+                f"{own} holds files that no prediction made, and might replace: give another --out"
+            )
+        (own if pictures else folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {folder}: {error.strerror}; give another --out"
+        ) from error
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_atomically(path, lambda file: file.write(json.dumps(content).encode()))

@@ -1,0 +1,84 @@
+#!/usr/bin/env python
+"""Draw what the training mapper really feeds the model: augmented images with their annotations."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from ssl_backbones.errors import InputError, run_command
+
+EXAMPLES = """
+examples:
+  the first 16 images of a run:
+    tools/browse_data.py --config-file configs/moco_1x.py
+  more of them, elsewhere, with another augmentation:
+    tools/browse_data.py --config-file configs/moco_ms2x.py --num-images 64 --out browsed \\
+        dataloader.train.mapper.augmentations.0.short_edge_length=[480,800]
+
+Images come in the run's own order (that of one process; train.seed decides) and are augmented as in the
+run. Colours are shown as the model reads them: where blue skies are orange, mapper and model disagree about
+the order of the channels.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="browse_data.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = result.add_argument
+    add(
+        "--config-file",
+        required=True,
+        metavar="FILE",
+        help="a LazyConfig, or the name of a shipped one",
+    )
+    add("--num-images", type=int, default=16, metavar="N", help="the first N (default 16)")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the pictures go (default: browse_data/ in train.output_dir)",
+    )
+    add("opts", nargs="*", metavar="key=value", help="config overrides, such as train.seed=1")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.num_images < 1:
+        raise InputError(f"--num-images {args.num_images}: give at least 1")
+
+    from detectron2.utils.logger import setup_logger
+    from tabulate import tabulate
+
+    from ssl_backbones.engine.config import load_config
+    from ssl_backbones.progress import progress_bar
+    from ssl_backbones.report.training_images import OVERVIEW, draw_training_images, in_words
+
+    setup_logger(name="ssl_backbones")
+    cfg = load_config(args.config_file, args.opts)
+    out = args.out or Path(cfg.train.output_dir) / "browse_data"
+    with progress_bar(args.num_images) as advance:
+        counts = draw_training_images(cfg, out, num_images=args.num_images, on_image=advance)
+    print(tabulate(in_words(cfg, counts), tablefmt="plain", disable_numparse=True))
+    command = ["tools/train_net.py", "--config-file", args.config_file, "--dry-run", *args.opts]
+    print(
+        f"All of them: {out / OVERVIEW}\n"
+        f"One by one: {out}\n"
+        f"Next, if they are what you meant: {shlex.join(command)}"
+    )
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_intermixed_args(argv)
+    return run_command(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
