@@ -49,7 +49,7 @@ class Parts:
     far_us: float = 80.0
     overlap: float = 0.5
     scatter: float = 0.05
-    mapper_ms: float = 12.0
+    mapper_ms: float = 7.8
     workers: int = 4
 
 

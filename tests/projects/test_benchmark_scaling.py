@@ -53,6 +53,20 @@ def test_a_side_that_would_not_fit_is_left_out(monkeypatch):
     assert scaling._fits(POINTS, "stock", 1)
 
 
+def test_a_size_whose_process_is_killed_is_left_out(monkeypatch, capsys):
+    def run(name, side, size, folder):
+        if size == 50 and side == "ours":
+            raise subprocess.CalledProcessError(-9, "the point")
+        return {"seconds": size, "mib": 1.0}
+
+    monkeypatch.setattr(scaling, "_run", run)
+    monkeypatch.setitem(scaling_points.INPUTS, "evaluation-detections", lambda folder, size: None)
+    options = scaling.parse_arguments(["--repeats", "2"])
+    points = scaling.measure("evaluation-detections", options)
+    assert [(point["side"], point["size"]) for point in points] == [("stock", 25), ("ours", 25)]
+    assert "left out: 50 detections an image" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("series", "size"),
     [
