@@ -7,10 +7,12 @@ way from pretraining to detection; README.md beside this file says what it does 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -135,38 +137,64 @@ def pretrain(arguments: argparse.Namespace) -> tuple[dict, list[float]]:
     import torch
     from lightly.loss import NTXentLoss
     from lightly.models.utils import deactivate_requires_grad, update_momentum
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     views = load_views(arguments)
     encoder_q = build_encoder()
     encoder_k = copy.deepcopy(encoder_q)
     deactivate_requires_grad(encoder_k)
     loss_of = NTXentLoss(temperature=TEMPERATURE, memory_bank_size=(QUEUE_SIZE, FEATURES))
-    optimizer = torch.optim.AdamW(
-        encoder_q.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+
+    def loss_of_batch(batch: tuple[torch.Tensor, torch.Tensor], iteration: int) -> torch.Tensor:
+        query_views, key_views = batch
+        update_momentum(encoder_q, encoder_k, m=KEY_MOMENTUM)
+        # MoCo shuffles keys across GPUs for batch norm's sake; one process has no across.
+        with torch.no_grad():
+            keys = encoder_k(key_views)
+        return loss_of(encoder_q(query_views), keys)
+
+    losses, optimizer, _ = optimise(
+        loss_of_batch, encoder_q.parameters(), LEARNING_RATE, views, arguments.iterations
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.iterations)
+    epoch = len(losses) // len(views)
+    return _in_moco_layout(epoch, encoder_q, encoder_k, loss_of.memory_bank, optimizer), losses
+
+
+def optimise(
+    loss_of_batch: Callable[[Any, int], torch.Tensor],
+    parameters: Iterable[torch.Tensor],
+    learning_rate: float,
+    batches: torch.utils.data.DataLoader,
+    iterations: int,
+) -> tuple[list[float], torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Minimise a loss by AdamW along a cosine, over the batches as often as it takes, with a progress bar.
+
+    Args:
+        loss_of_batch: called with a batch and the iteration, from 0.
+
+    Returns:
+        The loss of each step, and the optimizer and the schedule as the last step left them.
+    """
+    import torch
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     losses: list[float] = []
     columns = ("pretraining", BarColumn(), MofNCompleteColumn(), "loss {task.fields[loss]:.3f}")
     with Progress(*columns, TimeRemainingColumn()) as progress:
-        task = progress.add_task("", total=arguments.iterations, loss=float("nan"))
-        while len(losses) < arguments.iterations:
-            for query_views, key_views in views:
-                update_momentum(encoder_q, encoder_k, m=KEY_MOMENTUM)
-                # MoCo shuffles keys across GPUs for batch norm's sake; one process has no across.
-                with torch.no_grad():
-                    keys = encoder_k(key_views)
-                loss = loss_of(encoder_q(query_views), keys)
+        task = progress.add_task("", total=iterations, loss=float("nan"))
+        while len(losses) < iterations:
+            for batch in itertools.islice(batches, iterations - len(losses)):
+                loss = loss_of_batch(batch, len(losses))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
                 progress.update(task, advance=1, loss=losses[-1])
-                if len(losses) == arguments.iterations:
-                    break
-    epoch = len(losses) // len(views)
-    return _in_moco_layout(epoch, encoder_q, encoder_k, loss_of.memory_bank, optimizer), losses
+    return losses, optimizer, schedule
 
 
 def _in_moco_layout(

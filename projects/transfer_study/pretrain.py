@@ -7,7 +7,6 @@ gets; only the supervised control gets the digits' classes.
 from __future__ import annotations
 
 import argparse
-import itertools
 import random
 import sys
 from pathlib import Path
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 METHOD_NAMES = ("moco", "swav", "supervised")
 CHANNEL_ORDERS = ("RGB", "BGR")
-WEIGHT_DECAY = 0.01
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -105,32 +103,19 @@ def load_batches(arguments: argparse.Namespace, network: nn.Module) -> torch.uti
 
 def pretrain(arguments: argparse.Namespace) -> tuple[dict, list[float], float]:
     """Run the method: the checkpoint, the loss of each step, and the loss of a network that guesses."""
-    import torch
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
+    from projects.digits.pretrain import optimise
     from projects.transfer_study import methods
 
     statistics = _statistics(arguments.channel_order)
     network = methods.METHODS[arguments.method](arguments.crop_size, statistics)
     batches = load_batches(arguments, network)
-    parameters = [tensor for tensor in network.parameters() if tensor.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, network.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
+    losses, optimizer, schedule = optimise(
+        lambda batch, iteration: network(*batch, iteration),
+        [tensor for tensor in network.parameters() if tensor.requires_grad],
+        network.learning_rate,
+        batches,
+        arguments.iterations,
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.iterations)
-    losses: list[float] = []
-    columns = ("pretraining", BarColumn(), MofNCompleteColumn(), "loss {task.fields[loss]:.3f}")
-    with Progress(*columns, TimeRemainingColumn()) as progress:
-        task = progress.add_task("", total=arguments.iterations, loss=float("nan"))
-        while len(losses) < arguments.iterations:
-            for views, labels in itertools.islice(batches, arguments.iterations - len(losses)):
-                loss = network(views, labels, len(losses))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                losses.append(loss.item())
-                progress.update(task, advance=1, loss=losses[-1])
     state = {
         "epoch": len(losses) // len(batches),
         "optimizer": optimizer.state_dict(),
