@@ -55,6 +55,8 @@ train = dict(
     ),
     # Losses and learning rate are logged every `log_period` iterations.
     log_period=20,
+    # As many of the first batches are drawn into the run folder, annotated: training_batch_0.jpg and so on.
+    draw_batches=3,
     # Let cuDNN time its algorithms: no gain with images of many sizes.
     cudnn_benchmark=False,
 )

@@ -69,6 +69,7 @@ def _check_numbers(cfg: DictConfig) -> None:
     bounds = {
         "train.max_iter": 1,
         "train.log_period": 1,
+        "train.draw_batches": 0,
         "train.eval_period": 0,
         "train.checkpointer.period": 1,
         "train.checkpointer.max_to_keep": 1,

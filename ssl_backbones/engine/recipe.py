@@ -27,6 +27,7 @@ WITHOUT_EFFECT = {
     "train.device": "changes rounding alone",
     "train.cudnn_benchmark": "changes rounding alone",
     "train.log_period": "only looks on",
+    "train.draw_batches": "only looks on",
     "train.eval_at_start": "only looks on",
     "train.checkpointer.*": "saves and changes nothing",
     "dataloader.*.num_workers": "samples are seeded by position, not by worker",

@@ -28,6 +28,7 @@ from .hooks.health import Health
 from .hooks.metrics import MetricsLog
 from .hooks.precise_bn import PreciseBN
 from .hooks.progress import Progress
+from .hooks.training_batches import TrainingBatches
 from .launching.launch import PREEMPTED
 from .replay import save_replay
 from .schedule import lr_multiplier
@@ -178,4 +179,5 @@ def _hooks_of_a_run(setting: Setting, trainer, checkpointer, average) -> list[Ho
             recipe=setting.fingerprint,
         ),
         Progress(options.log_period, images=images),
+        TrainingBatches(cfg, options.draw_batches),
     ]

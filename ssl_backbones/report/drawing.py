@@ -187,7 +187,9 @@ def _colours() -> list[tuple[int, int, int]]:
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which knows many alphabets and comes with matplotlib."""
-    import matplotlib
-
+    """DejaVu Sans, which knows many alphabets, where matplotlib brings it; Pillow's own font otherwise."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        return ImageFont.load_default(size)
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)

@@ -5,21 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.samplers import TrainingSampler
-from detectron2.structures import BitMasks, Boxes, Instances
 from PIL import Image
 
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.errors import InputError
+from ssl_backbones.report.mapped_images import draw_mapped_image
 from ssl_backbones.report.training_images import (
-    draw_training_image,
     draw_training_images,
     in_words,
-    to_picture,
 )
 from ssl_backbones.seeding import seed_everything
 
@@ -134,7 +131,7 @@ def test_order_and_pixels_are_the_runs(digits, tmp_path):
     for position, (name, index) in enumerate(zip(names, order, strict=False)):
         assert name == f"{position:04d}_{Path(records[index]['file_name']).stem}.png"
         seed_everything(3, position)
-        expected = draw_training_image(mapper(records[index]), "RGB", classes)
+        expected = draw_mapped_image(mapper(records[index]), "RGB", classes)
         assert (np.asarray(Image.open(tmp_path / "out" / name)) == expected).all()
 
 
@@ -153,42 +150,6 @@ def test_the_overview_holds_them_all(red, tmp_path):
 def test_a_seed_that_each_run_draws_is_said(red, tmp_path):
     words, _ = browse(tmp_path / "out", [*red, "train.seed=-1"], num_images=1)
     assert words["seed"].startswith("0, since train.seed=-1")
-
-
-def test_masks_as_arrays_and_images_without_instances():
-    tensor = torch.full((3, 400, 400), 100, dtype=torch.uint8)
-    instances = Instances((400, 400))
-    instances.gt_boxes = Boxes(torch.tensor([[100.0, 100.0, 200.0, 200.0]]))
-    instances.gt_classes = torch.tensor([5])
-    instances.gt_masks = BitMasks(torch.zeros(1, 400, 400, dtype=torch.bool))
-    instances.gt_masks.tensor[0, 120:180, 120:180] = True
-    picture = draw_training_image({"image": tensor, "instances": instances}, "RGB", [])
-    assert (picture[120:180, 120:180] != 100).any(2).all()
-    assert (picture[102:118, 110:190] == 100).all()
-    assert (draw_training_image({"image": tensor}, "RGB", []) == 100).all()
-
-
-@pytest.mark.parametrize(
-    ("channels", "values"),
-    [
-        ("RGB", (200.4, 40, 10)),
-        ("BGR", (10, 40, 200)),
-        # Y, U, V of BT.601: 0.299 R + 0.587 G + 0.114 B = 84.42; U = 0.492 (B - Y), V = 0.877 (R - Y)
-        ("YUV-BT.601", (84.42 / 255, 0.492 * (10 - 84.42) / 255, 0.877 * (200 - 84.42) / 255)),
-    ],
-)
-def test_tensors_become_pictures(channels, values):
-    tensor = torch.tensor(values, dtype=torch.float32)[:, None, None].expand(3, 2, 5)
-    picture = to_picture(tensor, channels)
-    assert picture.shape == (2, 5, 3) and picture.dtype == np.uint8
-    assert np.abs(picture.astype(int) - RED).max() <= 1
-
-
-def test_grey_and_impossible_values():
-    grey = to_picture(torch.tensor([[[7.0, -3.0, 300.0, float("nan")]]]), "L")
-    assert grey[0].tolist() == [[7] * 3, [0] * 3, [255] * 3, [0] * 3]
-    with pytest.raises(InputError, match="does not fit"):
-        to_picture(torch.zeros(1, 2, 2), "RGB")
 
 
 def test_a_dataset_that_is_not_there_is_named(tmp_path):
