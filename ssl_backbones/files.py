@@ -6,9 +6,11 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from .errors import InputError
+
+Made = TypeVar("Made")
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], None]) -> None:
@@ -41,6 +43,32 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], None])
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def write_folder(path: str | os.PathLike, fill: Callable[[Path], Made]) -> Made:
+    """Let `fill` make things in a new folder, then put that in the place of `path`; return what it returns.
+
+    The folder appears whole or not at all. What stood at `path` is removed: ask before.
+
+    Raises:
+        InputError: the place is not writable, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+            made = Path(temporary) / "made"
+            made.mkdir()
+            result = fill(made)
+            if path.exists():
+                path.rename(Path(temporary) / "replaced")
+            made.rename(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; free some space or give a folder that you "
+            "may write to"
+        ) from error
+    return result
 
 
 def _umask() -> int:

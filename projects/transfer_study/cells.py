@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl_backbones.engine.processes import Step
 from ssl_backbones.report.initialization_tables import Expectation
 from ssl_backbones.report.initializations import FINETUNED, FROZEN
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 CONFIG = "projects/transfer_study/configs/resnet18_digits.py"
 BUDGETS = (50, 400)
 SEEDS = (0, 1, 2)
@@ -84,23 +85,6 @@ class Cell:
         if self.protocol == FROZEN:
             return 5
         return 1 if ARMS[self.arm].has_weights else 0
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command; what it writes stands in `makes`.
-
-    Paths are relative to the checkout, where it runs.
-    """
-
-    name: str
-    words: tuple[str, ...]
-    makes: Path
-
-    def command(self, variables: dict[str, str]) -> str:
-        """As one types it."""
-        settings = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
-        return " ".join([*settings, "python", shlex.join(self.words)])
 
 
 def cells(

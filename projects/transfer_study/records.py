@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -13,11 +10,9 @@ import numpy as np
 
 from projects.benchmarks.machine import machine
 from projects.transfer_study.cells import Cell
-from projects.transfer_study.processes import Outcome
 from ssl_backbones.conversion.reading import read_checkpoint
 from ssl_backbones.engine import record
-from ssl_backbones.errors import InputError
-from ssl_backbones.files import write_atomically
+from ssl_backbones.engine.processes import Outcome
 from ssl_backbones.report.initializations import DONE, read_average_precisions
 
 METRICS = tuple(f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75"))
@@ -29,8 +24,6 @@ COLUMNS = (
 """`weights` is the SHA-256 of the pretrained file, its method and branch; `seconds` is wall time and
 `cpu_seconds` processor time; of the backbone's tensors those have moved whose final values differ from the
 initial ones."""
-
-Row = Mapping[str, str]
 
 
 def row_of(cell: Cell, command: str, outcome: Outcome) -> dict[str, str]:
@@ -91,48 +84,3 @@ def backbone_moves(detector: Path, converted: Path) -> tuple[int, int]:
 def _commit(run: Mapping) -> str:
     state = (run.get("git") or {}).get("ssl_backbones") or {}
     return f"{state.get('commit', '')[:12]}{' with changes' if state.get('dirty') else ''}"
-
-
-def read_rows(path: Path) -> dict[str, dict[str, str]]:
-    """Rows by the name of their cell; {} where there is no file.
-
-    Raises:
-        InputError: the file is something else.
-    """
-    if not path.exists():
-        return {}
-    with open(path, encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
-        if tuple(table.fieldnames or ()) != COLUMNS:
-            raise InputError(f"{path} is not the record of this study: move it away")
-        return {row["cell"]: row for row in table}
-
-
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def check_settings(path: Path, settings: Mapping[str, object]) -> None:
-    """Write what the whole study depends on, or refuse to go on with other settings than it began with.
-
-    Raises:
-        InputError: naming the first setting that differs.
-    """
-    text = json.dumps(settings, indent=1) + "\n"
-    try:
-        before = json.loads(path.read_text())
-    except FileNotFoundError:
-        write_atomically(path, lambda file: file.write(text.encode()))
-        return
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged: give another --output, or remove it") from error
-    for name, value in settings.items():
-        if before.get(name) != value:
-            raise InputError(
-                f"{path.parent} holds a study with {name}={before.get(name)} and this one has {value}: give "
-                "the same, or another --output"
-            )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,10 @@ if __name__ == "__main__":
     # In place of this folder: the projects are imported from the checkout.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from projects.records import check_settings, read_rows, write_rows
 from projects.transfer_study import cells as plan
-from projects.transfer_study.cells import ARMS, Cell, Step
-from projects.transfer_study.processes import CHECKOUT, Outcome, run_steps
+from projects.transfer_study.cells import ARMS, CHECKOUT, Cell
+from ssl_backbones.engine.processes import Outcome, Step, alone_in, run_steps
 from ssl_backbones.errors import InputError, run_command
 from ssl_backbones.report.initializations import DONE
 
@@ -103,8 +103,8 @@ class Study:
         from projects.transfer_study import records
 
         (CHECKOUT / self.output / "weights").mkdir(parents=True, exist_ok=True)
-        records.check_settings(CHECKOUT / self.output / "study.json", self.settings())
-        self.rows = records.read_rows(self.csv)
+        check_settings(CHECKOUT / self.output / "study.json", self.settings())
+        self.rows = read_rows(self.csv, records.COLUMNS)
         missing = self.missing
         needed = [ARMS[name] for name in dict.fromkeys(cell.arm for cell in missing)]
         needed = [arm for arm in needed if arm.has_weights]
@@ -180,7 +180,7 @@ class Study:
         self.rows[cell.name] = row
         places = {name: place for place, name in reversed(list(enumerate(self.order)))}
         ordered = sorted(self.rows.values(), key=lambda row: places.get(row["cell"], len(places)))
-        records.write_rows(self.csv, ordered)
+        write_rows(self.csv, records.COLUMNS, ordered)
         if outcome.status:
             self.failed.append(cell.name)
         elif not self.arguments.keep_checkpoints:
@@ -191,6 +191,7 @@ class Study:
     def _run(self, steps: list[Step], on_end) -> None:
         run_steps(
             steps,
+            folder=CHECKOUT,
             jobs=self.arguments.jobs,
             logs=CHECKOUT / self.output / "logs",
             variables=self.variables,
@@ -262,26 +263,15 @@ def show_plan(study: Study) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from filelock import FileLock, Timeout
-
     check_arguments(arguments)
     study = Study(arguments)
     if arguments.plan:
         show_plan(study)
         return 0
-    # What ends the study ends its commands, which then save.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = CHECKOUT / study.output
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
+        with alone_in(folder):
             study.run()
-    except Timeout as error:
-        raise InputError(
-            f"a study is running in {folder}: wait for it, or give another --output"
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
     except StepFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1

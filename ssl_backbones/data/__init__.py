@@ -12,9 +12,14 @@ DIGITS_COMMAND = "python projects/digits/make_dataset.py"
 """The command that makes the digits dataset: whoever misses the files is told to run it."""
 
 
+def datasets_root() -> Path:
+    """Where Detectron2 looks for datasets: $DETECTRON2_DATASETS, or else ./datasets."""
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
 def digits_root() -> Path:
-    """Where the digits dataset lies: `digits/` below $DETECTRON2_DATASETS, or else below ./datasets."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "digits"
+    """Where the digits dataset lies."""
+    return datasets_root() / "digits"
 
 
 def register_digits(root: str | os.PathLike, prefix: str = "digits") -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
+from ..files import write_folder
 from .polygons import mask_to_polygons
 
 SPLITS = ("train", "test")
@@ -106,26 +106,16 @@ def write_digits(
     """
     root = Path(root)
     info = {"num_train": num_train, "num_test": num_test, "size": size, "seed": seed}
-    _check_arguments(info)
+    check_arguments(info)
     if root.exists() and not (root.is_dir() and (not any(root.iterdir()) or read_info(root))):
         raise InputError(f"{root} holds something else than a digits dataset: give another folder")
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as temporary:
-            made = Path(temporary) / "made"
-            counts = {
-                split: _write_split(made, split, info[f"num_{split}"], info, on_scene)
-                for split in SPLITS
-            }
-            if root.exists():
-                root.rename(Path(temporary) / "replaced")
-            made.rename(root)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {root}: {error.strerror or error}; free some space or give a folder that you "
-            "may write to"
-        ) from error
-    return counts
+    return write_folder(
+        root,
+        lambda folder: {
+            split: _write_split(folder, split, info[f"num_{split}"], info, on_scene)
+            for split in SPLITS
+        },
+    )
 
 
 def read_info(root: str | os.PathLike) -> dict | None:
@@ -149,7 +139,12 @@ def _check_size(size: int) -> None:
         raise InputError(f"a scene of {size} pixels: give a size from 32 to {largest} pixels")
 
 
-def _check_arguments(info: dict) -> None:
+def check_arguments(info: dict) -> None:
+    """Refuse what no dataset can be made with: `num_train`, `num_test`, `size` and `seed`.
+
+    Raises:
+        InputError: naming the first that is wrong.
+    """
     _check_size(info["size"])
     for name in ("num_train", "num_test"):
         if not 1 <= info[name] < 10**6:
@@ -273,7 +268,7 @@ def _write_split(root: Path, split: str, num: int, info: dict, on_scene: Callabl
         # Colour at full resolution: a stroke is only a few pixels wide.
         Image.fromarray(scene.image).save(folder / name, quality=95, subsampling=0)
         images.append(_image_entry(scene, index + 1, name))
-        annotations += _annotations(scene, index + 1, len(annotations) + 1)
+        annotations += coco_annotations(scene, index + 1, len(annotations) + 1)
         on_scene()
     _write_json(root / "annotations" / f"{split}.json", info, images, annotations)
     return len(annotations)
@@ -292,7 +287,7 @@ def _image_entry(scene: Scene, image_id: int, name: str) -> dict:
     }
 
 
-def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
+def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
     """COCO's annotations: polygons, their area as COCO rasterises them, and the box around them."""
     from pycocotools import mask as coco_mask
 

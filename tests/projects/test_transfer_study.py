@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -349,59 +348,10 @@ def test_the_plan_needs_no_torch_and_says_how_long_it_takes(run_tool):
     assert re.fullmatch(r"66 cells, about \d+ minutes on 2 idle cores", lines[-2])
 
 
-# Processes
-
-
-def step(cells, name, code):
-    return cells.Step(name, ("-c", code), Path("nothing"))
-
-
-def test_a_command_that_fails_stops_no_other(cells, tmp_path):
-    from projects.transfer_study.processes import run_steps
-
-    ended = {}
-    steps = [
-        step(cells, "bad", "print('why'); raise SystemExit(3)"),
-        step(cells, "good", "import os; print(os.environ['SAID'])"),
-    ]
-    run_steps(
-        steps,
-        jobs=1,
-        logs=tmp_path / "logs",
-        variables={"SAID": "this"},
-        on_end=lambda step, outcome: ended.update(
-            {step.name: (outcome.status, outcome.last_line())}
-        ),
-    )
-    assert ended == {"bad": (3, "why"), "good": (0, "this")}
-
-
-def test_an_interruption_ends_the_commands_and_waits(cells, tmp_path):
-    from projects.transfer_study.processes import run_steps
-
-    def interrupt(step, outcome):
-        raise KeyboardInterrupt
-
-    pid = tmp_path / "pid"
-    sleeps = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
-    waits = f"import os, time\nwhile not os.path.exists({str(pid)!r}): time.sleep(0.05)"
-    start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        run_steps(
-            [step(cells, "sleeps", sleeps), step(cells, "waits", waits)],
-            jobs=2,
-            logs=tmp_path,
-            variables={},
-            on_end=interrupt,
-        )
-    assert time.monotonic() - start < 90
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
-
-
 def test_a_failed_cell_is_a_row_too(cells, tmp_path):
+    from projects.records import read_rows
     from projects.transfer_study import records, study
-    from projects.transfer_study.processes import Outcome
+    from ssl_backbones.engine.processes import Outcome
 
     arguments = study.parse_arguments(["--output", str(tmp_path)])
     it = study.Study(arguments)
@@ -409,7 +359,7 @@ def test_a_failed_cell_is_a_row_too(cells, tmp_path):
     log = tmp_path / "log.txt"
     log.write_text("error: no disk\n\n")
     it._record(cells.cell_step(tmp_path, cell, 1), cell, Outcome(2, 3.4, 1.6, log))
-    (row,) = records.read_rows(tmp_path / "cells.csv").values()
+    (row,) = read_rows(tmp_path / "cells.csv", records.COLUMNS).values()
     assert (row["cell"], row["status"]) == (cell.name, "exit status 2: error: no disk")
     assert (row["bbox/AP"], row["seconds"], row["cpu_seconds"]) == ("", "3", "2")
     assert it.failed == [cell.name] and cell in it.missing
