@@ -56,6 +56,9 @@ _MOCO_FILES = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints"
 _SWAV_README = "https://github.com/facebookresearch/swav/blob/main/README.md"
 
 
+_TORCHVISION = "https://github.com/pytorch/vision/blob/main/torchvision/models/resnet.py"
+
+
 def _moco(name: str, md5: str) -> NamedWeights:
     """A row of the README's table "Models", which gives the first eight digits of each MD5."""
     url = f"{_MOCO_FILES}/{name}/{name}_pretrain.pth.tar"
@@ -74,6 +77,15 @@ NAMED_WEIGHTS: Mapping[str, NamedWeights] = MappingProxyType(
                 "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
                 "swav",
                 _SWAV_README,
+            ),
+            # ResNet50_Weights.IMAGENET1K_V1, the control of most papers. The end of its name is the
+            # beginning of its sha256, by torch.hub's convention.
+            NamedWeights(
+                "supervised_imagenet",
+                "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+                "torchvision",
+                _TORCHVISION,
+                PublishedHash("sha256", "0676ba61", _TORCHVISION),
             ),
         )
     }

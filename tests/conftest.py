@@ -52,6 +52,19 @@ def digits() -> Path:
 
 
 @pytest.fixture(scope="session")
+def miniatures() -> Path:
+    """$DETECTRON2_DATASETS with VOC and COCO in miniature, where Detectron2's own registrations look.
+
+    Of VOC2007, VOC2012 and COCO 12 pictures to train on; of VOC2007 and COCO 6 to test on; 64 pixels long.
+    """
+    from ssl_backbones.data.miniatures import write_miniatures
+
+    root = TEMPORARY / "datasets"
+    write_miniatures(root, num_train=12, num_test=6, size=64, seed=0)
+    return root
+
+
+@pytest.fixture(scope="session")
 def run_tool():
     """Run a command line of the project as a user would: `run_tool("tools/train_net.py", "--help")`."""
 

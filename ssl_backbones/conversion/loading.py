@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,10 +39,13 @@ class _Detector(Identified):
     """A file whose ResNet has Detectron2's names."""
 
     def torchvision_name(self, key: str) -> str | None:
-        name = key.removeprefix(self.prefix)
+        # The heads of a C4 model hold its last stage, and may have a norm of their own behind the blocks.
+        in_heads = re.match(r"roi_heads\.res5\.\d", key)
+        prefix = "roi_heads." if in_heads else self.prefix
+        name = key.removeprefix(prefix)
         # "stem." alone would take in the heads that MoCo's own converter leaves there.
         parts = ("stem.conv", "res2.", "res3.", "res4.", "res5.")
-        if not key.startswith(self.prefix) or not name.startswith(parts):
+        if not key.startswith(prefix) or not name.startswith(parts):
             return None
         try:
             return torchvision_name(name)

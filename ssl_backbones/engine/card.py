@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from tabulate import tabulate
 from torch import nn
 
-from ..modeling.freezing import count_parameters, parts
+from ..modeling.freezing import count_parameters, norms, parts
 from .setting import Setting
 
 logger = logging.getLogger("detectron2")
@@ -29,7 +29,7 @@ def run_card(setting: Setting, model: nn.Module, weights: str) -> list[tuple[str
     rows += [
         ("input", f"{cfg.model.get('input_format')}, mean {cfg.model.get('pixel_mean')}, std "
                   f"{cfg.model.get('pixel_std')}"),
-        ("norm", f"{norm.name} for SyncBN ({norm.reason})"),
+        ("norm", f"{norms(model)}; {norm.name} for SyncBN ({norm.reason})"),
     ]  # fmt: skip
     for name, part in parts(model):
         frozen, trainable = count_parameters(part)

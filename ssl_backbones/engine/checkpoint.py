@@ -4,6 +4,7 @@ atomic (a crash leaves the old checkpoint or the new one)."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from ..conversion.reading import read_checkpoint
 from ..errors import InputError
 from ..files import write_atomically
-from ..modeling.freezing import find_resnet
+from ..modeling.freezing import find_res5, find_resnet
 from .checkpoint_folder import remove
 from .checksum import HashingFile, beside, write_checksum
 
@@ -29,7 +30,8 @@ _FROM_CONFIG = ("pixel_mean", "pixel_std")
 class StrictCheckpointer(DetectionCheckpointer):
     """A `DetectionCheckpointer` that reads by an allow-list, demands every tensor, and writes whole files.
 
-    `load_backbone` demands every tensor of the model's ResNet, `load` every tensor of the model. Names and
+    `load_backbone` demands every tensor of the model's ResNet, whose last stage the heads of a C4 model hold;
+    `load` demands every tensor of the model. Names and
     shapes are compared with the file's own keys before `load_state_dict`, which alone is not enough:
     `FrozenBatchNorm2d` fills missing statistics with 0 and 1 without a word.
 
@@ -137,7 +139,14 @@ class StrictCheckpointer(DetectionCheckpointer):
         if found is None or "stem.conv1.weight" not in tensors:
             return tensors
         prefix = f"{found[0]}." if found[0] else ""
-        return {f"{prefix}{key}": value for key, value in tensors.items()}
+        res5 = find_res5(self.model)
+
+        def in_model(key: str) -> str:
+            if res5 is not None and key.startswith("res5."):
+                return f"{res5[0]}.{key.removeprefix('res5.')}"
+            return f"{prefix}{key}"
+
+        return {in_model(key): value for key, value in tensors.items()}
 
     def _compare(
         self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
@@ -173,9 +182,12 @@ class StrictCheckpointer(DetectionCheckpointer):
     def _is_demanded(self, key: str) -> bool:
         if not self._only_backbone:
             return True
-        found = find_resnet(self.model)
+        found, res5 = find_resnet(self.model), find_res5(self.model)
         # The name is empty where the model is itself the ResNet: then all of it is demanded.
-        return found is None or not found[0] or key.startswith(f"{found[0]}.")
+        if found is None or not found[0] or key.startswith(f"{found[0]}."):
+            return True
+        # Its blocks are numbered; a norm after them is the detector's own.
+        return res5 is not None and re.match(rf"{re.escape(res5[0])}\.\d+\.", key) is not None
 
     def _mend(self, demanded: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
         if self._only_backbone:

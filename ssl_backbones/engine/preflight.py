@@ -29,6 +29,7 @@ from ..conversion.reading import read_checkpoint
 from ..conversion.resnet import WIDTHS, config_line
 from ..conversion.unpickling import shown
 from ..data.annotations.checking import check_annotations
+from ..data.annotations.splits import check_splits
 from ..errors import InputError
 from ..evaluation.coco_evaluator import FastCOCOEvaluator
 from ..lazy import target_of
@@ -60,6 +61,8 @@ def check(cfg: DictConfig, world: World, *, eval_only: bool = False) -> dict[str
     _check_best_metric(cfg)
     for split in ("test",) if eval_only else ("train", "test"):
         check_dataset(cfg, split)
+    if not eval_only:
+        check_splits(*(_dataset_names(cfg, split) for split in ("train", "test")))
     _check_output(cfg.train.output_dir)
     return check_weights(cfg, eval_only)
 
@@ -136,10 +139,7 @@ def check_channel_order(cfg: DictConfig) -> None:
 
 
 def check_dataset(cfg: DictConfig, split: str) -> None:
-    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
-    if names is None:
-        return
-    for name in [names] if isinstance(names, str) else names:
+    for name in _dataset_names(cfg, split):
         if name not in DatasetCatalog.list():
             known = ", ".join(
                 n for n in DatasetCatalog.list() if n.startswith(("coco_2017", "digits"))
@@ -160,7 +160,12 @@ def check_dataset(cfg: DictConfig, split: str) -> None:
             if path and not PathManager.exists(path):
                 raise InputError(f"dataset {name!r}: its {what} are not at {path}; {mend}")
         _check_classes(cfg, name, metadata)
-        check_annotations(name)
+        check_annotations(name, evaluated=split == "test")
+
+
+def _dataset_names(cfg: DictConfig, split: str) -> list[str]:
+    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
+    return [names] if isinstance(names, str) else list(names or ())
 
 
 def _check_classes(cfg: DictConfig, name: str, metadata) -> None:
@@ -203,20 +208,27 @@ def check_no_other_run(folder: str) -> None:
 
 def check_weights(cfg: DictConfig, eval_only: bool) -> dict[str, Any]:
     given = cfg.train.init_checkpoint or ""
-    frozen = OmegaConf.select(cfg, "model.backbone.bottom_up.freeze_at", default=0)
+    key = f"{resnet_key(cfg)}.freeze_at"
+    frozen = OmegaConf.select(cfg, key, default=0)
     if not given:
         if eval_only:
             raise InputError("--eval-only needs weights: add train.init_checkpoint=FILE")
         if frozen:
             raise InputError(
-                f"train.init_checkpoint is empty and model.backbone.bottom_up.freeze_at={frozen} would "
-                "freeze random weights; training from scratch needs model.backbone.bottom_up.freeze_at=0"
+                f"train.init_checkpoint is empty and {key}={frozen} would freeze random weights; training "
+                f"from scratch needs {key}=0"
             )
         return {}
     cfg.train.init_checkpoint = resolve(given)
     provenance = provenance_of(read_checkpoint(cfg.train.init_checkpoint))
     check_provenance(provenance, cfg)
     return provenance
+
+
+def resnet_key(cfg: DictConfig) -> str:
+    """Where a config has its ResNet: inside an FPN, or as the whole backbone, as in C4 models."""
+    in_fpn = "model.backbone.bottom_up"
+    return in_fpn if OmegaConf.select(cfg, in_fpn) is not None else "model.backbone"
 
 
 def check_provenance(provenance: Mapping[str, Any], cfg: DictConfig) -> None:
@@ -227,13 +239,19 @@ def check_provenance(provenance: Mapping[str, Any], cfg: DictConfig) -> None:
     """
     source = shown(str(provenance.get("source", "the checkpoint")))
     trained = provenance.get("input") or {}
-    resnet = "model.backbone.bottom_up"
+    resnet = resnet_key(cfg)
     block = f"{resnet}.stages" if OmegaConf.select(cfg, f"{resnet}.stages") else resnet
     pairs = (
         ("channel order", trained.get("format"), "model.input_format"),
         ("pixel mean", trained.get("pixel_mean"), "model.pixel_mean"),
         ("pixel standard deviation", trained.get("pixel_std"), "model.pixel_std"),
         ("stride in the 1x1 convolution", trained.get("stride_in_1x1"), f"{block}.stride_in_1x1"),
+        # Of C4 models, whose last stage is in the heads.
+        (
+            "stride in the 1x1 convolution",
+            trained.get("stride_in_1x1"),
+            "model.roi_heads.res5.stride_in_1x1",
+        ),
     )
     for what, theirs, key in pairs:
         ours = OmegaConf.select(cfg, key)

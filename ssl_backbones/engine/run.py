@@ -74,10 +74,11 @@ def _closing_words(args: Namespace, output_dir: str, status: int) -> str:
     if status:
         return f"Failed. The log: {os.path.join(output_dir, 'log.txt')}"
     results = os.path.join(output_dir, "inference")
-    words = (
-        f"Metrics: {os.path.join(results, 'metrics.json')}\n"
-        f"Detections: {os.path.join(results, 'coco_instances_results.json')}"
-    )
+    words = f"Metrics: {os.path.join(results, 'metrics.json')}"
+    detections = os.path.join(results, "coco_instances_results.json")
+    # Evaluators of other datasets than COCO write none.
+    if os.path.exists(detections):
+        words += f"\nDetections: {detections}"
     if args.eval_only:
         return words
     weights = os.path.join(output_dir, "model_final.pth")

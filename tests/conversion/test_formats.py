@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from commands import project_config
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyCall, instantiate
 from detectron2.layers import ShapeSpec
@@ -153,6 +154,23 @@ def test_a_trained_detectors_backbone_comes_out(detector, tmp_path):
         expected = detector.eval().backbone.bottom_up(images)["res5"]
         features = torch.nn.Sequential(*list(network.eval().children())[:-2])(images)
     torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_backbone_of_a_c4_detector_comes_out_of_its_two_halves(tmp_path):
+    """Its heads hold res5, and the norm behind it is not the ResNet's."""
+    c4 = instantiate(project_config("projects/voc_c4/configs/moco_voc_c4_24k.py").model)
+    DetectionCheckpointer(c4, str(tmp_path)).save("tuned")
+    options = {"detector": True, "to": "torchvision", "verify": False}
+    report = convert(tmp_path / "tuned.pth", tmp_path / "out.pth", **options)
+    assert len(report.kept) == 265
+    norm = [f"roi_heads.res5.norm.{name}" for name in ("weight", "bias", "running_mean")]
+    assert {report.dropped[key] for key in norm} == {"outside the ResNet"}
+    network = torchvision.models.resnet50()
+    network.fc = torch.nn.Identity()
+    network.load_state_dict(torch.load(tmp_path / "out.pth", weights_only=True), strict=True)
+    res5 = c4.roi_heads.res5
+    assert torch.equal(network.layer4[2].conv3.weight, res5[2].conv3.weight)
+    assert torch.equal(network.layer3[5].conv2.weight, c4.backbone.res4[5].conv2.weight)
 
 
 def test_mocos_own_converter_leaves_heads_and_counters_in_the_stem(source, tmp_path):

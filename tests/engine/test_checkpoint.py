@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from commands import project_config
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 
@@ -192,6 +193,68 @@ def test_a_failed_save_keeps_the_old_file(model, tmp_path):
     assert (tmp_path / "model_final.pth").read_bytes() == before
     names = ["last_checkpoint", "model_final.pth", "model_final.pth.sha256"]
     assert sorted(os.listdir(tmp_path)) == names
+
+
+# C4 models, whose heads hold res5
+
+
+def build_c4():
+    return instantiate(project_config("projects/coco_c4/configs/moco_c4_1x.py").model)
+
+
+@pytest.fixture(scope="module")
+def c4():
+    return build_c4()
+
+
+def test_res5_of_a_c4_model_comes_from_the_backbone_file_too(c4, backbone, write):
+    checkpointer = StrictCheckpointer(c4)
+    checkpointer.load_backbone(write(backbone))
+    state = c4.state_dict()
+    in_heads = [key for key in backbone if key.startswith("res5.")]
+    assert len(in_heads) == 3 * 15 + 5  # three convolutions with norm in each block, and a shortcut
+    for key, value in backbone.items():
+        name = f"roi_heads.{key}" if key in in_heads else f"backbone.{key}"
+        assert np.array_equal(state[name].numpy(), value), key
+    # The norm after res5 is new on purpose, and so are the detector's own layers; nothing else.
+    tensors = ("weight", "bias", "running_mean", "running_var")
+    norm = [f"roi_heads.res5.norm.{tensor}" for tensor in tensors]
+    rest = [key for key in checkpointer.new_keys if key not in norm]
+    assert set(norm) <= set(checkpointer.new_keys)
+    assert {".".join(key.split(".")[:2]) for key in rest} == {
+        "proposal_generator.rpn_head",
+        "roi_heads.box_predictor",
+        "roi_heads.mask_head",
+    }
+
+
+def test_a_c4_model_gets_what_stock_detectron2_loads(c4, backbone, write):
+    path = write(backbone)
+    stock = build_c4()
+    StrictCheckpointer(c4).load_backbone(path)
+    DetectionCheckpointer(stock).load(path)
+    for name in ("backbone", "roi_heads.res5.0", "roi_heads.res5.1", "roi_heads.res5.2"):
+        expected = stock.get_submodule(name).state_dict()
+        for key, value in c4.get_submodule(name).state_dict().items():
+            assert torch.equal(expected[key], value), key
+
+
+@pytest.mark.parametrize("key", ["res5.2.conv3.weight", "res5.0.shortcut.norm.running_var"])
+def test_a_c4_model_without_a_res5_tensor_is_refused(c4, backbone, write, key):
+    path = write({k: v for k, v in backbone.items() if k != key})
+    message = rf"1 of 265 backbone tensors.*roi_heads\.{key} \(missing\)"
+    with pytest.raises(InputError, match=message):
+        StrictCheckpointer(c4).load_backbone(path)
+
+
+def test_a_trained_c4_detector_is_loaded_whole(c4, tmp_path):
+    torch.nn.init.normal_(c4.roi_heads.res5.norm.running_mean)
+    StrictCheckpointer(c4, str(tmp_path)).save("model_final")
+    other = build_c4()
+    StrictCheckpointer(other).load(str(tmp_path / "model_final.pth"))
+    assert all(
+        torch.equal(other.state_dict()[key], value) for key, value in c4.state_dict().items()
+    )
 
 
 class Payload:

@@ -5,7 +5,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from commands import project_config
 from detectron2.config import LazyCall, LazyConfig, instantiate
+from omegaconf import OmegaConf
 
 from ssl_backbones import InputError
 from ssl_backbones.conversion.writing import write_backbone
@@ -86,8 +88,8 @@ def test_a_right_config_passes_and_yields_the_provenance(load, weights):
             "dataset 'nowhere' is not registered.*digits_train",
         ),
         (
-            ["dataloader.train.dataset.names=coco_2017_train", "model.roi_heads.num_classes=80"],
-            "annotations are not at .*instances_train2017.json.*DETECTRON2_DATASETS",
+            ["dataloader.train.dataset.names=coco_2014_train", "model.roi_heads.num_classes=80"],
+            "annotations are not at .*instances_train2014.json.*DETECTRON2_DATASETS",
         ),
         (["model.roi_heads.num_classes=80"], "10 classes and model.roi_heads.num_classes=80"),
         (["train.max_iter=0"], "train.max_iter=0: must be at least 1"),
@@ -188,6 +190,32 @@ def test_the_stride_is_compared_in_both_forms(load):
         preflight.check_provenance(of(RESNET50), cfg)
 
 
+@pytest.fixture
+def c4():
+    return project_config("projects/coco_c4/configs/moco_c4_1x.py")
+
+
+@pytest.mark.parametrize("part", ["backbone.stages", "roi_heads.res5"])
+def test_the_stride_is_compared_in_both_halves_of_a_c4_model(c4, part):
+    preflight.check_provenance(of(RESNET50), c4)
+    OmegaConf.update(c4, f"model.{part}.stride_in_1x1", True)
+    with pytest.raises(InputError, match=rf"model\.{part}\.stride_in_1x1=True; use"):
+        preflight.check_provenance(of(RESNET50), c4)
+
+
+def test_a_c4_models_resnet_is_compared(c4):
+    with pytest.raises(InputError, match=r"architecture disagrees.*groups=1"):
+        preflight.check_provenance(of(RESNEXT), c4)
+
+
+def test_a_c4_model_from_scratch_has_nothing_frozen(c4):
+    c4.train.init_checkpoint = ""
+    assert preflight.check_weights(c4, eval_only=False) == {}
+    c4.model.backbone.freeze_at = 2
+    with pytest.raises(InputError, match=r"needs model\.backbone\.freeze_at=0"):
+        preflight.check_weights(c4, eval_only=False)
+
+
 def test_a_file_without_pickle_passes_with_its_provenance(load, tmp_path):
     """Written by the converter's own writer, whose provenance is JSON in the metadata."""
     tensors = {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}
@@ -225,7 +253,9 @@ def test_the_run_card_says_what_a_reader_asks(load, weights):
     assert card["weights"] == "w.pkl"
     assert card["provenance"].startswith("moco.pth.tar (sha256 ?), moco")
     assert card["input"].startswith("RGB, mean [123.675, 116.28, 103.53]")
-    assert card["norm"].startswith("BN for SyncBN (one process")
+    assert card["norm"].startswith(
+        "1 FrozenBatchNorm2d, 52 SyncBatchNorm; BN for SyncBN (one process"
+    )
     assert card["stem"] == "9,536 parameters, frozen"
     assert card["res5"].endswith("trains")
     assert card["batch"] == "16 images a step, as the reference, by 1 process"

@@ -1,8 +1,15 @@
 import pytest
+from commands import project_config
 from detectron2.config import instantiate
 
 from ssl_backbones import get_config
-from ssl_backbones.modeling.freezing import count_parameters, find_resnet, parts
+from ssl_backbones.modeling.freezing import (
+    count_parameters,
+    find_res5,
+    find_resnet,
+    norms,
+    parts,
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +41,16 @@ def test_the_resnet_is_found(model):
     assert name == "backbone.bottom_up"
     assert resnet is model.backbone.bottom_up
     assert find_resnet(model.roi_heads) is None
+
+
+def test_res5_is_found_where_the_heads_hold_it(model):
+    c4 = instantiate(project_config("projects/coco_c4/configs/moco_c4_1x.py").model)
+    assert find_res5(c4) == ("roi_heads.res5", c4.roi_heads.res5)
+    assert find_res5(c4.roi_heads) == ("res5", c4.roi_heads.res5)
+    assert find_res5(model) is None
+
+
+def test_norms_are_counted_by_kind(model):
+    # A ResNet-50 has 53, of which the recipe freezes the stem's.
+    assert norms(model) == "1 FrozenBatchNorm2d, 52 SyncBatchNorm"
+    assert norms(model.roi_heads) == "none"

@@ -50,7 +50,7 @@ def refusal(act, *arguments, **options) -> str:
 
 
 def test_the_addresses_and_hashes_are_the_published_ones():
-    """Typed here from the two READMEs, not from the code."""
+    """Typed here from the two READMEs and torchvision's list, not from the code."""
     assert {(row.name, row.url, row.method) for row in NAMED_WEIGHTS.values()} == {
         (
             "moco_v1_200ep",
@@ -75,6 +75,11 @@ def test_the_addresses_and_hashes_are_the_published_ones():
             "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
             "swav",
         ),
+        (
+            "supervised_imagenet",
+            "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+            "torchvision",
+        ),
     }
     published = {n: r.published and r.published.prefix for n, r in NAMED_WEIGHTS.items()}
     assert published == {
@@ -82,6 +87,7 @@ def test_the_addresses_and_hashes_are_the_published_ones():
         "moco_v2_200ep": "59fd9945",
         "moco_v2_800ep": "a04e12f8",
         "swav_800ep": None,
+        "supervised_imagenet": "0676ba61",
     }
     assert all(name == row.name for name, row in NAMED_WEIGHTS.items())
 

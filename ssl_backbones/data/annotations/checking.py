@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from detectron2.data import MetadataCatalog
@@ -14,31 +15,42 @@ from detectron2.utils.file_io import PathManager
 from ...errors import InputError
 from .cache import AnnotationCache
 from .coco_json import KNOWN_FAULTY, collector_paused, parse_json
+from .voc import check_voc, voc_files
 
-_CHECKS = 1
+_CHECKS = 2
 """To be raised with any further check: what passed the checks of this number is not read again."""
 
 
-def check_annotations(name: str) -> None:
-    """Refuse a registered dataset in COCO's format whose JSON contradicts itself.
+def check_annotations(name: str, *, evaluated: bool = False) -> None:
+    """Refuse a registered dataset in COCO's or VOC's format whose annotations contradict themselves.
 
-    The file itself is read, since Detectron2 silently merges images that share an id. Annotations of images
-    that are not in the file are ignored, as Detectron2 does with a warning. A dataset of another kind passes:
-    Detectron2 itself checks the categories of any when it loads it.
+    The files themselves are read, since Detectron2 silently merges images that share an id. Annotations of
+    images that are not in a COCO file are ignored, as Detectron2 does with a warning. A dataset of another
+    kind passes: Detectron2 itself checks the categories of any when it loads it.
+
+    Args:
+        evaluated: whether it is tested on, for which VOC's XML must hold more.
 
     Raises:
-        InputError: the file is not COCO's JSON; an id stands there twice; an annotation's category does not
-            exist, its box is not four finite numbers, or its mask is not of its image's size.
+        InputError: a file is not COCO's JSON; an id stands there twice; an annotation's category does not
+            exist, its box is not four finite numbers, its mask is not of its image's size, or it has
+            another number of key points than the dataset's classes; the categories are not those that the
+            dataset is registered with. Of VOC: as `check_voc`.
     """
-    path = MetadataCatalog.get(name).get("json_file")
+    voc = voc_files(name)
+    if voc is not None:
+        return check_voc(name, voc, evaluated=evaluated)
+    metadata = MetadataCatalog.get(name)
+    path = metadata.get("json_file")
     if path is None:
-        return
+        return None
     where = f"dataset {name!r} ({path})"
     path = PathManager.get_local_path(path)
+    classes, points = metadata.get("thing_classes"), metadata.get("keypoint_names")
     cache = AnnotationCache()
     try:
-        if cache.is_checked(cache.sha256(path), _CHECKS):
-            return
+        if cache.is_checked(_key(cache.sha256(path), classes, points), _CHECKS):
+            return None
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
@@ -48,14 +60,29 @@ def check_annotations(name: str) -> None:
             content = parse_json(data)
         except ValueError as error:
             raise InputError(f"{where}: is not JSON: {error}") from error
-        _check_coco(content, where)
+        check_content(content, where)
+        _check_registration(content, classes, points, where)
     # Under such a name it passes with faults that are refused under another one.
     if KNOWN_FAULTY not in where:
         # Of the bytes that were looked at: the file may have changed since.
-        cache.set_checked(hashlib.sha256(data).hexdigest(), _CHECKS)
+        cache.set_checked(_key(hashlib.sha256(data).hexdigest(), classes, points), _CHECKS)
 
 
-def _check_coco(content: Any, where: str) -> None:
+def _key(sha256: str, classes: Sequence[str] | None, points: Sequence[str] | None) -> str:
+    """SHA-256 of a file's content and of what the dataset is registered with."""
+    facts = [sha256, *(None if names is None else list(names) for names in (classes, points))]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def check_content(content: Any, where: str) -> None:
+    """Refuse what `check_annotations` refuses, in a file's content.
+
+    Args:
+        where: what the content is of, as the first words of a message.
+
+    Raises:
+        InputError: as `check_annotations`.
+    """
     try:
         images = [image["id"] for image in content["images"]]
         sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
@@ -78,6 +105,29 @@ def _check_coco(content: Any, where: str) -> None:
         _refuse_box(box, f"{where}: annotation {id_}")
         size = sizes[annotation["image_id"]]
         _refuse_mask(annotation.get("segmentation"), size, f"{where}: annotation {id_}")
+
+
+def _check_registration(
+    content: Any, classes: Sequence[str] | None, points: Sequence[str] | None, where: str
+) -> None:
+    """Refuse other categories, or key points, than the dataset is registered with: Detectron2 would fail."""
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    names = [category.get("name") for category in categories]
+    if classes and names != list(classes):
+        pairs = zip([*names, None], [*classes, None], strict=False)
+        theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
+        raise InputError(
+            f"{where}: has {len(names)} categories and is registered with {len(classes)} classes; the first "
+            f"that differs is {theirs!r} in the file and {ours!r} in the registration; correct the file, or "
+            "register it under another name"
+        )
+    for annotation in content.get("annotations", ()) if points else ():
+        values = annotation.get("keypoints")
+        if values is not None and len(values) != 3 * len(points):
+            raise InputError(
+                f"{where}: annotation {annotation['id']} has {len(values)} numbers for key points, and "
+                f"{len(points)} of x, y and visibility are {3 * len(points)}; correct it"
+            )
 
 
 def _refuse_twice(ids: Iterable[Any], what: str) -> None:

@@ -127,3 +127,48 @@ def test_a_category_out_of_range_is_refused_when_any_dataset_is_loaded():
     )
     with pytest.raises(InputError, match="invalid category_id=2 for a dataset of 2 classes"):
         build_train_loader(cfg, seed=0)
+
+
+POINTS = {"keypoint_names": ["nose", "left_eye"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "registered", "message"),
+    [
+        (coco(ANNOTATION), {"thing_classes": ["one"]}, None),
+        (coco(ANNOTATION), {"thing_classes": ["two"]}, "differs is 'one' in the file and 'two' in"),
+        (
+            coco(ANNOTATION, categories=[*CATEGORIES, {"id": 2, "name": "two"}]),
+            {"thing_classes": ["one"]},
+            "has 2 categories and is registered with 1 classes; .*'two' in the file and None",
+        ),
+        (coco({**ANNOTATION, "keypoints": [1, 1, 2, 0, 0, 0]}), POINTS, None),
+        (coco(ANNOTATION), POINTS, None),
+        (
+            coco({**ANNOTATION, "keypoints": [1, 1, 2]}),
+            POINTS,
+            "annotation 1 has 3 numbers .* are 6",
+        ),
+    ],
+)
+def test_a_file_must_be_what_it_is_registered_as(tmp_path, content, registered, message):
+    """Detectron2 would fail when it loads it, or in the mapper."""
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(content))
+    MetadataCatalog.get(str(path)).set(json_file=str(path), **registered)
+    for _ in range(2):  # what is refused is not remembered as sound
+        if message is None:
+            check_annotations(str(path))
+            continue
+        with pytest.raises(InputError, match=message):
+            check_annotations(str(path))
+
+
+def test_what_is_sound_under_one_registration_is_looked_at_again_under_another(tmp_path):
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(coco(ANNOTATION)))
+    for name, classes in (("as it is", ["one"]), ("as something else", ["two"])):
+        MetadataCatalog.get(f"{path} {name}").set(json_file=str(path), thing_classes=classes)
+    check_annotations(f"{path} as it is")
+    with pytest.raises(InputError, match="'one' in the file and 'two'"):
+        check_annotations(f"{path} as something else")
