@@ -105,6 +105,14 @@ class FastCOCOeval(COCOeval):
         }
 
     @property
+    def codes(self) -> np.ndarray | None:
+        """N x ranges of areas x IoU thresholds, as in matching_kernels.py; None where pycocotools matched.
+
+        Detections lie by class, then score, image and place.
+        """
+        return None if self._outcomes is None else self._outcomes.codes
+
+    @property
     def evalImgs(self) -> list:
         """The outcomes by image, class and size, as pycocotools' `evaluate` computes them."""
         if self._outcomes is not None and not self._by_image:
