@@ -4,6 +4,7 @@
 # make faults      set-up, then every fault into real training runs, and a table of what happened
 # make fuzz        set-up, then 10,000 damaged and hostile files through the converter, counted
 # make benchmark   set-up, then every part beside stock Detectron2; ROW=mapper for one, REPEATS=9
+# make study       set-up, then the transfer study: 66 detectors from six kinds of weights, on a CPU
 # make clean       remove what these targets made
 #
 # All may be run again: a step of the set-up is repeated only when a file it depends on has changed.
@@ -17,7 +18,7 @@ PROJECT_STAMP := $(VENV)/project.stamp
 DETECTRON2_STAMP := $(VENV)/detectron2.stamp
 INSTALLER := tools/install_detectron2.py $(wildcard ssl_backbones/installation/*.py)
 
-.PHONY: setup test lint quickstart faults fuzz benchmark clean
+.PHONY: setup test lint quickstart faults fuzz benchmark study clean
 
 setup: $(DETECTRON2_STAMP)
 
@@ -52,6 +53,9 @@ fuzz: setup
 
 benchmark: setup
 	$(BIN)/python projects/benchmarks/benchmark.py $(addprefix --row ,$(ROW)) --repeats $(or $(REPEATS),5)
+
+study: setup
+	$(BIN)/python projects/transfer_study/study.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

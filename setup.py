@@ -42,6 +42,11 @@ FAST = [
     "numba>=0.63,<0.69",
     "simplejpeg>=1.8.2,<2",
 ]
+# The page, the pictures and the figures of runs.
+REPORT = [
+    "jinja2>=3.1,<4",
+    "matplotlib>=3.9,<3.12",
+]
 SLURM = ["submitit>=1.5.2,<1.6"]
 TEST = [
     "hypothesis>=6.100,<7",
@@ -49,6 +54,8 @@ TEST = [
     "pytest>=8.3,<10",
     # Formatting differs between minor releases.
     "ruff>=0.17,<0.18",
+    # Drives a real browser over the report.
+    "selenium>=4.20,<5",
     # What Detectron2 cuts polygons with.
     "shapely>=2,<3",
     # A test builds the wheel of this package with the setuptools that is installed.
@@ -88,18 +95,23 @@ setup(
         *packages_of("tools"),
     ],
     package_dir={"ssl_backbones.configs": "configs", "ssl_backbones.tools": "tools"},
+    package_data={"ssl_backbones.report": ["templates/*"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "digits": DIGITS,
         "fast": FAST,
+        "report": REPORT,
         "slurm": SLURM,
-        "test": [*DIGITS, *FAST, *SLURM, *TEST],
+        "test": [*DIGITS, *FAST, *REPORT, *SLURM, *TEST],
     },
     entry_points={
         "console_scripts": [
             "ssl-browse = ssl_backbones.tools.browse_data:main",
+            "ssl-compare-init = ssl_backbones.tools.compare_init:main",
             "ssl-convert = ssl_backbones.tools.convert_checkpoint:main",
+            "ssl-draw = ssl_backbones.tools.draw_run:main",
             "ssl-predict = ssl_backbones.tools.predict:main",
+            "ssl-report = ssl_backbones.tools.report:main",
             "ssl-train = ssl_backbones.tools.train_net:main",
         ]
     },

@@ -7,7 +7,10 @@ import sys
 import warnings
 from collections.abc import Callable
 
-_EXTRAS = {name: "digits" for name in ("cv2", "lightly", "matplotlib", "scipy", "sklearn")}
+_EXTRAS = {
+    **dict.fromkeys(("cv2", "lightly", "scipy", "sklearn"), "digits"),
+    **dict.fromkeys(("jinja2", "matplotlib"), "report"),
+}
 """Modules that are installed with an extra of this package only."""
 
 

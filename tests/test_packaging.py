@@ -14,6 +14,15 @@ from packaging.requirements import Requirement
 import ssl_backbones
 
 CHECKOUT = Path(__file__).parent.parent
+COMMANDS = [
+    "ssl-browse",
+    "ssl-compare-init",
+    "ssl-convert",
+    "ssl-draw",
+    "ssl-predict",
+    "ssl-report",
+    "ssl-train",
+]
 FOLDERS = {"ssl_backbones": "ssl_backbones", "configs": "ssl_backbones/configs"} | {
     "tools": "ssl_backbones/tools"
 }
@@ -70,7 +79,8 @@ def test_wheel_carries_package_configs_and_tools_and_nothing_else(wheel):
     expected = {
         f"{target}/{file.relative_to(CHECKOUT / folder)}"
         for folder, target in FOLDERS.items()
-        for file in (CHECKOUT / folder).rglob("*.py")
+        for file in (CHECKOUT / folder).rglob("*")
+        if file.suffix == ".py" or file.parent.name == "templates"
     }
     with zipfile.ZipFile(wheel) as archive:
         carried = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -90,7 +100,7 @@ def test_configs_are_found_from_site_packages(run_installed, installed):
     ]
 
 
-@pytest.mark.parametrize("command", ["ssl-browse", "ssl-convert", "ssl-predict", "ssl-train"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_console_scripts(run_installed, installed, command):
     assert "examples:" in run_installed(sys.executable, str(installed / "bin" / command), "--help")
 

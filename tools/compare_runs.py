@@ -41,10 +41,11 @@ def run(args: argparse.Namespace) -> int:
     recipe = differences(args.run_a, args.run_b)
     around = environment_differences(args.run_a, args.run_b)
     for what, rows in (
-        ("affect the result", recipe),
-        ("are of versions, machine and code", around),
+        ("affecting the result", recipe),
+        ("of versions, machine and code", around),
     ):
-        print(f"{len(rows) or 'no'} differences that {what}" + (":" if rows else ""))
+        differences = "difference" if len(rows) == 1 else "differences"
+        print(f"{len(rows) or 'no'} {differences} {what}" + (":" if rows else ""))
         if rows:
             columns = ("field", str(args.run_a), str(args.run_b))
             print(

@@ -49,17 +49,23 @@ def draw_instances(
     picture = image.copy()
     for _, label_class, _, mask in instances:
         if mask is not None:
-            _blend(picture, _as_array(mask, *image.shape[:2]), _colour(label_class))
+            _blend(picture, as_array(mask, *image.shape[:2]), _colour(label_class))
     factor = _enlargement(*image.shape[:2])
     canvas = Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1))
     draw = ImageDraw.Draw(canvas)
     line = max(1, round(min(canvas.size) / 300))
     for box, label_class, label, _ in instances:
         if np.isfinite(box).all():
-            corners = np.asarray(box, dtype=float) * factor
-            _draw_box(draw, corners, _colour(label_class), line)
-            _draw_label(draw, corners, label, _colour(label_class), canvas.size)
+            scaled = np.asarray(box, dtype=float) * factor
+            _draw_box(draw, scaled, _colour(label_class), line)
+            _draw_label(draw, scaled, label, _colour(label_class), canvas.size)
     return np.asarray(canvas)
+
+
+def corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 of COCO's x, y, width, height."""
+    x, y, width, height = box
+    return x, y, x + width, y + height
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
@@ -100,7 +106,7 @@ def _enlargement(height: int, width: int) -> int:
     return max(1, min(wanted, LONGEST_SIDE // max(height, width)))
 
 
-def _as_array(mask: Any, height: int, width: int) -> np.ndarray:
+def as_array(mask: Any, height: int, width: int) -> np.ndarray:
     """Booleans (H, W) of a mask in any of COCO's forms."""
     from pycocotools import mask as coco_mask
 
@@ -139,8 +145,8 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple, line: i
     x0, x1 = sorted(box[[0, 2]])
     y0, y1 = sorted(box[[1, 3]])
     # The last pixel of a box that ends at x1 is the one before it.
-    corners = [round(x0), round(y0), max(round(x0), round(x1) - 1), max(round(y0), round(y1) - 1)]
-    draw.rectangle(corners, outline=colour, width=line)
+    pixels = [round(x0), round(y0), max(round(x0), round(x1) - 1), max(round(y0), round(y1) - 1)]
+    draw.rectangle(pixels, outline=colour, width=line)
 
 
 def _draw_label(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..files import write_atomically
-from .drawing import draw_instances
+from .drawing import corners, draw_instances
+from .runs import read_scalars
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,26 +112,13 @@ def _read_results(path: Path, min_score: float) -> defaultdict[int, list[dict]]:
 
 
 def _read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Points (iteration, value) of every loss.
-
-    A run that was resumed, or begun anew in the same folder, appends: what an entry comes after counts no
-    more from its iteration on.
-    """
-    entries: dict[int, dict] = {}
-    try:
-        for line in path.read_text().splitlines():
-            entry = json.loads(line)
-            entries = {i: e for i, e in entries.items() if i < entry["iteration"]}
-            entries[entry["iteration"]] = entry
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"no losses can be read from {path}: give a run folder") from error
-    curves = defaultdict(list)
-    for iteration, entry in entries.items():
-        for name in (name for name in entry if "loss" in name):
-            curves[name].append((iteration, entry[name]))
-    if not curves:
-        raise InputError(f"{path} holds no losses: the run ended before its first entry")
-    return curves
+    """Points (iteration, value) of every loss."""
+    curves, problems = read_scalars(path)
+    losses = {name: points for name, points in curves.items() if "loss" in name}
+    if not losses:
+        reason = " ".join(problems) or "the run ended before its first entry"
+        raise InputError(f"no losses can be read from {path}: {reason}; give a run folder")
+    return losses
 
 
 def _panels(record: dict, results: list[dict], metadata: Metadata) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +129,7 @@ def _panels(record: dict, results: list[dict], metadata: Metadata) -> tuple[np.n
     annotations = record.get("annotations", [])
     truth = draw_instances(
         image,
-        boxes=[_corners(annotation["bbox"]) for annotation in annotations],
+        boxes=[corners(annotation["bbox"]) for annotation in annotations],
         masks=[annotation.get("segmentation") for annotation in annotations],
         classes=[annotation["category_id"] for annotation in annotations],
         labels=[metadata.thing_classes[annotation["category_id"]] for annotation in annotations],
@@ -152,7 +139,7 @@ def _panels(record: dict, results: list[dict], metadata: Metadata) -> tuple[np.n
     classes = [class_of[result["category_id"]] for result in results]
     predictions = draw_instances(
         image,
-        boxes=[_corners(result["bbox"]) for result in results],
+        boxes=[corners(result["bbox"]) for result in results],
         masks=[result.get("segmentation") for result in results],
         classes=classes,
         labels=[
@@ -161,12 +148,6 @@ def _panels(record: dict, results: list[dict], metadata: Metadata) -> tuple[np.n
         ],
     )
     return truth, predictions
-
-
-def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 of COCO's x, y, width, height."""
-    x, y, width, height = box
-    return x, y, x + width, y + height
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:

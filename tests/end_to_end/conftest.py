@@ -3,6 +3,8 @@
 import logging
 
 import pytest
+from browsing import DESK, open_browser, run_scripts, show
+from small_report import small_report
 
 
 @pytest.fixture
@@ -17,3 +19,31 @@ def untouched_loggers():
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
     setup_logger.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    browser = open_browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="session")
+def report_page(tmp_path_factory):
+    """The file of a report with names that are scripts."""
+    from ssl_backbones.report.page import render
+
+    folder = tmp_path_factory.mktemp("report")
+    path = folder / "report.html"
+    path.write_text(render(small_report(folder), num_pictures=4))
+    return path
+
+
+@pytest.fixture
+def page(browser, report_page):
+    """The browser with that report, freshly opened on a desk's screen."""
+    show(browser, DESK)
+    run_scripts(browser, True)
+    browser.get_log("browser"), browser.get_log("performance")
+    browser.get(report_page.as_uri())
+    return browser

@@ -33,15 +33,16 @@ def test_all_steps_in_miniature(run_tool, tmp_path):
     shown = re.findall(r"^python (\S+)", page, flags=re.MULTILINE)
     assert shown[0] == SCRIPT
     assert [command.split()[2] for command in commands] == shown[1:]
-    assert len(commands) == 5
+    assert len(commands) == 6
     run_folder = tmp_path / "out" / "moco_digits"
-    for name in ("predictions.png", "losses.png", "model_final.pth"):
+    for name in ("predictions.png", "losses.png", "model_final.pth", "report.html"):
         assert (run_folder / name).stat().st_size > 1000
         assert str(run_folder / name) in done.stdout
     for evaluation in ("inference_start", "inference"):
         metrics = json.loads((run_folder / evaluation / "metrics.json").read_text())
         assert {"bbox", "segm"} <= set(metrics)
     assert "box AP50" in done.stdout and "mask AP50" in done.stdout
+    assert str(run_folder / "report.html") in done.stdout.splitlines()[-1]
 
 
 def test_a_failing_step_ends_it_with_its_status(run_tool, tmp_path):
@@ -52,7 +53,7 @@ def test_a_failing_step_ends_it_with_its_status(run_tool, tmp_path):
     assert done.returncode == 2
     assert "num_train is 0" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "2 of 5" not in done.stdout
+    assert "2 of 6" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -34,18 +34,18 @@ def test_what_affects_the_result_is_status_1(main, write, capsys):
     b = write("b", {"optimizer.lr": 0.01, "slots": 8, "train.max_iter": 90000, "same": None})
     assert main([a, b]) == 1
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "2 differences that affect the result:"
+    assert printed[0] == "2 differences affecting the result:"
     rows = {line.split()[0]: line.split()[1:] for line in printed[1:] if line.strip()}
     assert rows["optimizer.lr"] == ["0.02", "0.01"]
     assert rows["slots"] == ["(absent)", "8"]
     assert "same" not in rows and "train.max_iter" not in rows
-    assert printed[-1] == "no differences that are of versions, machine and code"
+    assert printed[-1] == "no differences of versions, machine and code"
 
 
 def test_another_version_alone_is_told_and_is_status_0(main, write, capsys):
     assert main([write("a", {"x": 1}), write("b", {"x": 1}, torch="2.13.0")]) == 0
     printed = capsys.readouterr().out
-    assert "no differences that affect the result" in printed
+    assert "no differences affecting the result" in printed
     assert "versions.torch  2.14.1" in printed and "2.13.0" in printed
 
 
