@@ -3,18 +3,25 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from page_commands import commands, files, python_blocks, shows
+from page_files import write_dino, write_study, write_without_statistics
 
 CHECKOUT = Path(__file__).parent.parent
-PAGES = "".join(
-    (CHECKOUT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/training.md", "docs/speed.md")
+DOCS = CHECKOUT / "docs"
+FIRST = [CHECKOUT / "README.md", DOCS / "training.md"]
+# The README makes what the other pages use; each of these uses nothing else that it does not make itself.
+TEXT = "\n".join(
+    path.read_text(encoding="utf-8")
+    for path in FIRST + sorted(path for path in DOCS.glob("*.md") if path not in FIRST)
 )
+COMMANDS = commands(TEXT)
 
 GPUS_TO_CPU = {"--num-gpus 8": "train.device=cpu"}
 
@@ -65,6 +72,19 @@ TABLE = {
         {"pip install 'ssl-backbones[fast]'": "python -m pip install '.[fast]'"},
         "--dry-run --no-deps --no-build-isolation -q",
     ),
+    # Refused before anything else is looked at.
+    "total_batch_size=4": Sized({"--num-gpus 2": "train.device=cpu"}),
+    "model.input_format=BGR": Sized(GPUS_TO_CPU),
+    "init_checkpoint=from_a_script.pkl": Sized(
+        GPUS_TO_CPU, "train.output_dir=output/refused", small=True
+    ),
+    # No network can be reached through a port where nobody listens.
+    "init_checkpoint=ssl://": Sized(
+        {**GPUS_TO_CPU, "python tools": "env https_proxy=http://127.0.0.1:9 python tools"},
+        small=True,
+    ),
+    "freeze_at=5": Sized(GPUS_TO_CPU, small=True, trains=True),
+    "my_resnet18.py": Sized(GPUS_TO_CPU, small=True, trains=True),
     "--dry-run": Sized(GPUS_TO_CPU, "train.init_checkpoint={converted}", small=True),
     "torchrun": Sized(
         {"torchrun": "python -m torch.distributed.run", "--nproc-per-node 8": "--nproc-per-node 2"},
@@ -91,26 +111,41 @@ TABLE = {
         trains=True,
     ),
     "--resume": Sized(GPUS_TO_CPU, "train.init_checkpoint={converted}", small=True, trains=True),
-    # Two runs that differ end in status 1.
-    "compare_runs.py": Sized({"output/swav_1x": "output/moco_1x"}),
+    "compare_runs.py output/moco_1x output/swav_ms2x": Sized(),
+    "compare_runs.py": Sized({"output/swav_1x": "output/moco_1x"}),  # it would exit with 1
     "--replay": Sized({"output/moco_1x/replay_0000123.pth": "{replay_file}"}),
     "install_detectron2.py --wheel-dir": Sized(),
     "install_detectron2.py": Sized(),
-    "pip install -e .": Sized(
+    "pip install -e": Sized(
         {"pip": "python -m pip"}, "--dry-run --no-deps --no-build-isolation -q"
     ),
     "convert_checkpoint.py list": Sized(),
-    "convert_checkpoint.py inspect": Sized({"moco_v2_800ep_pretrain.pth.tar": "{moco_file}"}),
-    "convert_checkpoint.py verify": Sized({"moco_v2_800ep_pretrain.pth.tar": "{moco_file}"}),
+    "convert_checkpoint.py inspect": Sized(),
+    "convert_checkpoint.py verify": Sized(),
+    "resnet50_tuned.pth": Sized(add="--no-verify"),
+    "--branch student": Sized(add="--no-verify"),
+    "--prefix network/trunk.": Sized(),
     "--out-dir": Sized({"checkpoints/*.pth.tar": "{moco_file}"}, "--no-verify"),
-    "--to safetensors": Sized({"moco_v2_800ep_pretrain.pth.tar": "{moco_file}"}, "--no-verify"),
+    "--to safetensors": Sized(add="--no-verify"),
     "--from-detector": Sized({"output/moco_1x/model_final.pth": "{converted}"}, "--no-verify"),
-    "convert_checkpoint.py moco_v2_800ep_pretrain.pth.tar": Sized(
-        {"moco_v2_800ep_pretrain.pth.tar": "{moco_file}"}
-    ),
+    "convert_checkpoint.py moco_v2_800ep_pretrain.pth.tar": Sized(),
     "convert_checkpoint.py SRC": Sized({"SRC": "{moco_file}"}),
     "export DETECTRON2_DATASETS": Sized({"/path/to/datasets": "{datasets}"}),
     "draw_run.py": Sized(),
+    "report.py": Sized(add="--resamples 20"),
+    "predict.py": Sized(
+        {"moco_1x/model_final.pth photos": "moco_1x/model_final.pth {datasets}/digits/test"},
+        "--opts",
+        small=True,
+    ),
+    "browse_data.py --config-file projects": Sized(),
+    "browse_data.py": Sized(small=True),
+    "compare_init.py": Sized(),
+    "study.py --plan": Sized(),
+    "pretrain_rotations.py": Sized(
+        {"datasets/digits/train": "{datasets}/digits/train", "--steps 200": "--steps 2 --batch 4"}
+    ),
+    '-c "': Sized(),
     "--eval-only": Sized(GPUS_TO_CPU, small=True),
     "--num-machines 2": Sized(
         {
@@ -133,57 +168,56 @@ TABLE = {
 }
 
 
-def commands(page):
-    """The command lines of the pages' bash blocks, in order."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line.strip()]
-
-
 def row_of(command):
     """The table's first key that stands in the command."""
     return next((key for key in TABLE if key in command), None)
 
 
 def test_every_command_has_a_row_and_every_row_a_command():
-    assert {row_of(command) for command in commands(PAGES)} == set(TABLE)
+    assert {row_of(line) for line in COMMANDS} == set(TABLE)
 
 
-def test_the_parser_sees_what_is_there():
-    page = "x\n```bash\na \\\n b\nc   # why\n```\n```python\nd\n```\n"
-    assert commands(page) == ["a   b", "c"]
+def test_every_output_belongs_to_a_command():
+    shown = sum(len(command.printed) for command in COMMANDS.values())
+    assert shown == len(re.findall(r"^```text$", TEXT, re.MULTILINE)) > 20
 
 
 def test_what_the_examples_import_is_there():
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
-    lines = [line for line in "".join(blocks).splitlines() if line.startswith(("from ", "import "))]
+    lines = "".join(python_blocks(TEXT)).splitlines()
+    lines = [line for line in lines if line.startswith(("from ", "import "))]
     assert len(lines) > 5
     for line in lines:
         exec(line, {})
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, digits):
-    """A folder that looks like the checkout and takes what the commands write."""
-    folder = tmp_path_factory.mktemp("readme")
-    for name in ("tools", "configs", "projects", "ssl_backbones", "setup.py", "README.md"):
-        (folder / name).symlink_to(CHECKOUT / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def replay_file(runs, tmp_path_factory):
-    """What a run leaves that met an image of NaNs."""
-    from running import spoil_image
-
+    """What a run leaves whose learning rate is far too high."""
     folder = tmp_path_factory.mktemp("not_finite") / "run"
-    assert runs.run(folder, fault=(spoil_image, "000003")) == [1]
+    assert runs.run(folder, "optimizer.lr=1e6", "train.warmup_iters=1") == [1]
     (path,) = folder.glob("replay_*.pth")
     return path
 
 
 @pytest.fixture(scope="module")
-def files(moco_file, converted, digits, replay_file):
+def workplace(tmp_path_factory, digits, moco_file, converted, whole):
+    """A folder that looks like the checkout, with the files that the pages name."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("tools", "configs", "docs", "projects", "ssl_backbones", "setup.py", "README.md"):
+        (folder / name).symlink_to(CHECKOUT / name)
+    (folder / "moco_v2_800ep_pretrain.pth.tar").symlink_to(moco_file)
+    # For what the quickstart makes, a smaller run.
+    shutil.copytree(whole(1), folder / "output" / "quickstart" / "moco_digits")
+    write_dino(folder / "dino_resnet50_full.pth")
+    write_without_statistics(converted, folder / "from_a_script.pkl")
+    write_study(folder / "output" / "transfer_study" / "cells.csv")
+    for name, content in files(TEXT).items():
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def places(moco_file, converted, digits, replay_file):
     return {
         "checkout": CHECKOUT,
         "moco_file": moco_file,
@@ -193,15 +227,15 @@ def files(moco_file, converted, digits, replay_file):
     }
 
 
-@pytest.mark.parametrize("command", dict.fromkeys(commands(PAGES)))
-def test_command(command, workplace, files, small):
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_command(command, workplace, places, small):
     """In the order of the pages: the later ones use what the earlier ones made."""
-    sized = TABLE[row_of(command)]
-    line = command
+    sized = TABLE[row_of(command.line)]
+    line = command.line
     for old, new in sized.replace.items():
-        assert old in line, f"the table replaces {old!r}, which {command!r} does not have"
+        assert old in line, f"the table replaces {old!r}, which {command.line!r} does not have"
         line = line.replace(old, new)
-    line = " ".join([line, sized.add]).format_map(files)
+    line = " ".join([line, sized.add]).format_map(places)
     words = shlex.split(line) + (list(small) if sized.small else [])
     if sized.trains:
         words += ["train.max_iter=1"]
@@ -213,5 +247,15 @@ def test_command(command, workplace, files, small):
         assert Path(words[1]).is_dir()
         return
     words = [sys.executable if word == "python" else word for word in words]
-    result = subprocess.run(words, cwd=workplace, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, f"{line}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+    result = subprocess.run(
+        words,
+        cwd=workplace,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    output = f"{result.stdout}\n{result.stderr}"
+    assert result.returncode == command.status, f"{line}\n{output[-4000:]}"
+    for printed in command.printed:
+        assert shows(output, printed), f"{line}\n{printed}\nis not in\n{output}"
