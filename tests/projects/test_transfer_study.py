@@ -363,3 +363,60 @@ def test_a_failed_cell_is_a_row_too(cells, tmp_path):
     assert (row["cell"], row["status"]) == (cell.name, "exit status 2: error: no disk")
     assert (row["bbox/AP"], row["seconds"], row["cpu_seconds"]) == ("", "3", "2")
     assert it.failed == [cell.name] and cell in it.missing
+
+
+# The results that are committed
+
+RESULTS = CHECKOUT / "projects/transfer_study/results"
+
+
+def test_no_cell_is_left_out(cells):
+    with open(RESULTS / "cells.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cell"] for row in rows] == [cell.name for cell in cells.cells()]
+    assert {row["status"] for row in rows} == {"done"}
+    # The recipe of a cell is its own: protocol, budget, seed and weights are part of it.
+    assert len({row["fingerprint"] for row in rows}) == len(rows)
+    assert {row["backbone_tensors_moved"] for row in rows if row["protocol"] == "frozen"} == {"0"}
+    assert all(row["command"].startswith("OMP_NUM_THREADS=1 python tools/") for row in rows)
+
+
+def test_what_came_out_is_what_the_command_says_of_the_rows(cells, run_tool, tmp_path):
+    expected = [word for e in cells.EXPECTED for word in ("--expect", str(e))]
+    done = run_tool(
+        *("tools/compare_init.py", str(RESULTS / "cells.csv"), "--reference", "scratch"),
+        *("--markdown", str(tmp_path / "tables.md"), *expected),
+    )
+    assert done.returncode == 0, done.stderr
+    tables = (tmp_path / "tables.md").read_text()
+    assert tables == (RESULTS / "comparison.md").read_text()
+    page = (CHECKOUT / "projects/transfer_study/README.md").read_text()
+    told = re.findall(r"^\| (\S+ > \S+) +\| (\w+) \| (.+) \|$", page, re.MULTILINE)
+    assert len(told) == len(cells.EXPECTED)
+    for order, protocol, outcome in told:
+        pattern = rf"^\| {order} +\| {protocol} +\| (\d+) .*\| ([a-z ]+?) +\|$"
+        found = {f"{budget}: {result}" for budget, result in re.findall(pattern, tables, re.M)}
+        results = {line.partition(": ")[2] for line in found}
+        if len(results) == 1:
+            assert outcome == f"{results.pop()} in all four"
+        else:
+            assert found == {"50: tie", "400: the other way"}
+            assert outcome == "tie with 50 scenes, the other way with 400"
+
+
+def test_the_means_of_the_page_are_those_of_the_rows():
+    with open(RESULTS / "cells.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    page = (CHECKOUT / "projects/transfer_study/README.md").read_text()
+    columns = [("finetuned", "50"), ("finetuned", "400"), ("frozen", "50"), ("frozen", "400")]
+    lines = re.findall(r"^\| (\S+) \|((?: [\d.]* ?(?:\([\d.]+\))? ?\|){4})$", page, re.MULTILINE)
+    assert len(lines) == 6
+    for arm, line in lines:
+        for cell, (protocol, budget) in zip(line.split("|"), columns, strict=False):
+            own = [
+                r for r in rows if (r["arm"], r["protocol"], r["budget"]) == (arm, protocol, budget)
+            ]
+            means = [
+                np.mean([float(r[f"{task}/AP"]) for r in own]) for task in ("bbox", "segm") if own
+            ]
+            assert cell.strip() == ("{:.1f} ({:.1f})".format(*means) if means else "")
