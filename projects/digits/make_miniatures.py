@@ -49,13 +49,14 @@ def run(arguments: argparse.Namespace) -> int:
     from ssl_backbones.data.miniatures import count_scenes, write_miniatures
 
     root = arguments.root or datasets_root()
+    formats = [name for name in FORMATS if name in arguments.formats]
     numbers = {"num_train": arguments.num_train, "num_test": arguments.num_test}
     with Progress(transient=True) as progress:
-        total = count_scenes(arguments.formats, **numbers)
+        total = count_scenes(formats, **numbers)
         task = progress.add_task("making pictures", total=total)
         folders = write_miniatures(
             root,
-            arguments.formats,
+            formats,
             **numbers,
             size=arguments.size,
             seed=arguments.seed,

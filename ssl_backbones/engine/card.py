@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 from torch import nn
 
@@ -61,10 +62,22 @@ def _schedule_rows(setting: Setting) -> list[tuple[str, str]]:
         ("learning rate", learning_rate),
         ("schedule", f"{cfg.train.max_iter:,} iterations, steps at {steps}, warm-up of "
                      f"{cfg.train.get('warmup_iters')}"),
-        ("images", f"{OmegaConf.select(cfg, 'dataloader.train.dataset.names')}, tested on "
-                   f"{OmegaConf.select(cfg, 'dataloader.test.dataset.names')}"),
+        ("images", _images(cfg)),
         ("run folder", os.path.abspath(cfg.train.output_dir)),
     ]  # fmt: skip
+
+
+def _images(cfg: DictConfig) -> str:
+    trained, tested = (
+        OmegaConf.select(cfg, f"dataloader.{split}.dataset.names") for split in ("train", "test")
+    )
+    both = _names(trained) & _names(tested)
+    remark = f"; AP says how well {', '.join(sorted(both))} was learnt" if both else ""
+    return f"{trained}, tested on {tested}{remark}"
+
+
+def _names(given: Any) -> set[str]:
+    return {given} if isinstance(given, str) else set(given or ())
 
 
 class _Known(dict):

@@ -5,39 +5,32 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
-from detectron2.modeling.backbone import ResNet
 from detectron2.utils.file_io import PathManager
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import ssl_backbones.data  # noqa: F401  registers the embedded datasets
 
-from ..conversion.loading import provenance_of
-from ..conversion.reading import read_checkpoint
-from ..conversion.resnet import WIDTHS, config_line
-from ..conversion.unpickling import shown
 from ..data.annotations.checking import check_annotations
 from ..data.annotations.splits import check_splits
 from ..errors import InputError
 from ..evaluation.coco_evaluator import FastCOCOEvaluator
 from ..lazy import target_of
-from ..modeling.resnet import build_resnet
-from ..weights import resolve
 from .batch import check_batch
 from .checkpoint_folder import numbered, pointed_at
 from .launching.world import World
+from .provenance import check_weights
 
 AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -54,17 +47,37 @@ def check(cfg: DictConfig, world: World, *, eval_only: bool = False) -> dict[str
     Raises:
         InputError: the first thing found wrong.
     """
+    splits = ("test",) if eval_only else ("train", "test")
+    _check_parts(cfg, splits)
     if not eval_only:
         check_batch(cfg, world.size)
     _check_numbers(cfg)
     check_channel_order(cfg)
     _check_best_metric(cfg)
-    for split in ("test",) if eval_only else ("train", "test"):
+    for split in splits:
         check_dataset(cfg, split)
     if not eval_only:
         check_splits(*(_dataset_names(cfg, split) for split in ("train", "test")))
     _check_output(cfg.train.output_dir)
     return check_weights(cfg, eval_only)
+
+
+def _check_parts(cfg: DictConfig, splits: Sequence[str]) -> None:
+    """What every run needs: it ends with an evaluation. A loader may have its data from elsewhere."""
+    for key in (*(f"dataloader.{split}" for split in splits), "dataloader.evaluator"):
+        if OmegaConf.select(cfg, key) is None:
+            raise InputError(
+                f"the config has no {key}, without which nothing runs (a training ends with an evaluation): "
+                "give one, as configs/common/data.py does"
+            )
+    for split in splits:
+        dataset = OmegaConf.select(cfg, f"dataloader.{split}.dataset")
+        if (
+            isinstance(dataset, DictConfig)
+            and "names" in dataset
+            and not _dataset_names(cfg, split)
+        ):
+            raise InputError(f"dataloader.{split}.dataset.names is empty: give a dataset's name")
 
 
 def _check_numbers(cfg: DictConfig) -> None:
@@ -204,104 +217,6 @@ def check_no_other_run(folder: str) -> None:
             f"train.output_dir={folder} holds a run ({os.path.basename(found)}): add --resume to go on with "
             "it, or give another train.output_dir"
         )
-
-
-def check_weights(cfg: DictConfig, eval_only: bool) -> dict[str, Any]:
-    given = cfg.train.init_checkpoint or ""
-    key = f"{resnet_key(cfg)}.freeze_at"
-    frozen = OmegaConf.select(cfg, key, default=0)
-    if not given:
-        if eval_only:
-            raise InputError("--eval-only needs weights: add train.init_checkpoint=FILE")
-        if frozen:
-            raise InputError(
-                f"train.init_checkpoint is empty and {key}={frozen} would freeze random weights; training "
-                f"from scratch needs {key}=0"
-            )
-        return {}
-    cfg.train.init_checkpoint = resolve(given)
-    provenance = provenance_of(read_checkpoint(cfg.train.init_checkpoint))
-    check_provenance(provenance, cfg)
-    return provenance
-
-
-def resnet_key(cfg: DictConfig) -> str:
-    """Where a config has its ResNet: inside an FPN, or as the whole backbone, as in C4 models."""
-    in_fpn = "model.backbone.bottom_up"
-    return in_fpn if OmegaConf.select(cfg, in_fpn) is not None else "model.backbone"
-
-
-def check_provenance(provenance: Mapping[str, Any], cfg: DictConfig) -> None:
-    """Refuse weights that were trained on other inputs, or for another network, than the config says.
-
-    Raises:
-        InputError: naming both sides of the disagreement.
-    """
-    source = shown(str(provenance.get("source", "the checkpoint")))
-    trained = provenance.get("input") or {}
-    resnet = resnet_key(cfg)
-    block = f"{resnet}.stages" if OmegaConf.select(cfg, f"{resnet}.stages") else resnet
-    pairs = (
-        ("channel order", trained.get("format"), "model.input_format"),
-        ("pixel mean", trained.get("pixel_mean"), "model.pixel_mean"),
-        ("pixel standard deviation", trained.get("pixel_std"), "model.pixel_std"),
-        ("stride in the 1x1 convolution", trained.get("stride_in_1x1"), f"{block}.stride_in_1x1"),
-        # Of C4 models, whose last stage is in the heads.
-        (
-            "stride in the 1x1 convolution",
-            trained.get("stride_in_1x1"),
-            "model.roi_heads.res5.stride_in_1x1",
-        ),
-    )
-    for what, theirs, key in pairs:
-        ours = OmegaConf.select(cfg, key)
-        ours = list(ours) if isinstance(ours, ListConfig) else ours
-        if theirs is not None and ours is not None and theirs != ours:
-            raise InputError(
-                f"{what} disagrees: {source} was trained with {theirs}, the config has {key}={ours}; use "
-                f"{key}={theirs} or other weights"
-            )
-    _check_architecture(provenance, source, OmegaConf.select(cfg, resnet))
-
-
-def _check_architecture(provenance: Mapping[str, Any], source: str, bottom_up: Any) -> None:
-    """Refuse weights of another ResNet than the config builds, with the values of both."""
-    theirs = provenance.get("architecture") or {}
-    ours = _architecture(bottom_up)
-    differing = {
-        name: theirs[name]
-        for name in WIDTHS
-        if name in theirs and name in ours and theirs[name] != ours[name]
-    }
-    if not differing:
-        return
-    built = ", ".join(f"{name}={ours[name]}" for name in differing)
-    held = ", ".join(f"{name}={value}" for name, value in differing.items())
-    raise InputError(
-        f"architecture disagrees: {source} holds a {theirs.get('name', 'ResNet')} with {held}, the config "
-        f"builds one with {built}; write {config_line(theirs)} into the config (build_resnet of "
-        "ssl_backbones.modeling.resnet), or use other weights"
-    )
-
-
-def _architecture(bottom_up: Any) -> dict[str, Any]:
-    """What a config's ResNet is, whether `build_resnet` makes it or Detectron2's own parts; {} if neither."""
-    if not isinstance(bottom_up, DictConfig):
-        return {}
-    if target_of(bottom_up) is build_resnet:
-        defaults = inspect.signature(build_resnet).parameters
-        return {name: bottom_up.get(name, defaults[name].default) for name in WIDTHS}
-    stages = bottom_up.get("stages")
-    if not isinstance(stages, DictConfig) or target_of(stages) is not ResNet.make_default_stages:
-        return {}
-    # make_default_stages fixes all but the depth and what it hands on to the blocks.
-    return {
-        "depth": stages.get("depth"),
-        "stem_channels": OmegaConf.select(bottom_up, "stem.out_channels", default=64),
-        "res2_channels": 64 if stages.get("depth") < 50 else 256,
-        "bottleneck_channels": 64,
-        "groups": stages.get("num_groups", 1),
-    }
 
 
 def check_disk(folder: str, model: nn.Module) -> None:

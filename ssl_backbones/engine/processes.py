@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,9 +75,13 @@ def run_steps(
         logs: a folder for what they print.
         variables: of their environment.
         on_end: called after each.
+
+    Raises:
+        InputError: the logs cannot be written.
     """
     waiting, running = deque(steps), {}
-    logs.mkdir(parents=True, exist_ok=True)
+    with _writing_to(logs):
+        logs.mkdir(parents=True, exist_ok=True)
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -107,18 +111,29 @@ def alone_in(folder: Path) -> Iterator[None]:
     are asked to end by the system, where it is Linux; for those the next one waits a while.
 
     Raises:
-        InputError: another one is at work there, or the folder cannot be written to, then or later.
+        InputError: another one is at work there, or the folder cannot be written to.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w") as lock:
+        with ExitStack() as opened:
+            with _writing_to(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = opened.enter_context(open(folder / ".lock", "w"))
             _take(lock.fileno(), folder)
             _held.append(lock.fileno())
             try:
                 yield
             finally:
                 _held.remove(lock.fileno())
+    finally:
+        # None is a handler that was not set by Python, and cannot be set by it.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
@@ -135,6 +150,10 @@ def _take(lock: int, folder: Path) -> None:
                 raise InputError(
                     f"another one is running in {folder}: wait for it, or give another --output"
                 ) from None
+        except OSError as error:  # as of network disks that lock nothing
+            raise InputError(
+                f"cannot lock {folder}: {error.strerror}; give another --output"
+            ) from error
         if not has_said:
             print(f"waiting for what runs in {folder}", file=sys.stderr, flush=True)
             has_said = True
@@ -149,7 +168,9 @@ def _cpu_seconds() -> float:
 
 def _start(step: Step, folder: Path, log: Path, variables: Mapping[str, str]) -> subprocess.Popen:
     parent = os.getpid()
-    with open(log, "wb") as file:
+    with ExitStack() as opened:
+        with _writing_to(log.parent):
+            file = opened.enter_context(open(log, "wb"))
         return subprocess.Popen(
             [sys.executable, *step.words],
             cwd=folder,

@@ -15,6 +15,7 @@ from torch import nn
 from ..data.images import Mapper
 from ..engine import preflight
 from ..engine.checkpoint import StrictCheckpointer
+from ..engine.provenance import check_weights
 from ..errors import InputError
 from ..modeling.norm import apply_norm, choose_norm
 
@@ -43,7 +44,7 @@ class Detector:
         _settle_device(cfg)
         cfg.train.init_checkpoint = weights
         preflight.check_channel_order(cfg)
-        preflight.check_weights(cfg, eval_only=True)
+        check_weights(cfg, eval_only=True)
         apply_norm(cfg.model, choose_norm(1, cfg.train.device))
         self._model = _load(cfg, averaged)
         self.mapper: Mapper = instantiate(mapper_cfg)

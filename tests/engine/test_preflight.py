@@ -16,6 +16,7 @@ from ssl_backbones.engine.batch import scale_to_batch
 from ssl_backbones.engine.card import run_card
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.engine.launching.launch import World
+from ssl_backbones.engine.provenance import check_provenance, check_weights
 from ssl_backbones.engine.setting import Setting
 from ssl_backbones.modeling.norm import choose_norm
 from ssl_backbones.modeling.resnet import build_resnet
@@ -92,6 +93,15 @@ def test_a_right_config_passes_and_yields_the_provenance(load, weights):
             "annotations are not at .*instances_train2014.json.*DETECTRON2_DATASETS",
         ),
         (["model.roi_heads.num_classes=80"], "10 classes and model.roi_heads.num_classes=80"),
+        (["dataloader.test.dataset.names=[]"], r"dataloader\.test\.dataset\.names is empty"),
+        (["dataloader.test.dataset.names=null"], r"dataloader\.test\.dataset\.names is empty"),
+        (["dataloader.train.dataset.names=[]"], r"dataloader\.train\.dataset\.names is empty"),
+        (
+            ["dataloader.test=null"],
+            "has no dataloader.test, without .*a training ends with an eval",
+        ),
+        (["dataloader.train=null"], "has no dataloader.train"),
+        (["dataloader.evaluator=null"], "has no dataloader.evaluator"),
         (["train.max_iter=0"], "train.max_iter=0: must be at least 1"),
         (["optimizer.lr=-0.1"], "optimizer.lr=-0.1: must be above 0"),
         (["train.amp.enabled=true"], "train.amp.enabled=true needs a GPU"),
@@ -162,15 +172,15 @@ def test_weights_of_another_depth_are_refused(load, weights):
 def test_detectron2s_default_stages_build_none_but_the_plain_ones(load, held, depth):
     cfg = load(f"model.backbone.bottom_up.stages.depth={depth}")
     with pytest.raises(InputError, match=r"architecture disagrees.*L\(build_resnet\)\(depth="):
-        preflight.check_provenance(of(held), cfg)
+        check_provenance(of(held), cfg)
 
 
 def test_our_constructor_is_compared_field_by_field(load):
     cfg = with_our_backbone(load(), bottleneck_channels=128, groups=32)
-    preflight.check_provenance(of(RESNEXT), cfg)
+    check_provenance(of(RESNEXT), cfg)
     message = r"holds a resnet50 with bottleneck_channels=64, groups=1, the config builds one with "
     with pytest.raises(InputError, match=f"{message}bottleneck_channels=128, groups=32"):
-        preflight.check_provenance(of(RESNET50), cfg)
+        check_provenance(of(RESNET50), cfg)
 
 
 def test_a_config_that_was_read_from_yaml_is_compared_too(load, tmp_path):
@@ -179,15 +189,15 @@ def test_a_config_that_was_read_from_yaml_is_compared_too(load, tmp_path):
     for make in (lambda cfg: cfg, lambda cfg: with_our_backbone(cfg, groups=1)):
         LazyConfig.save(make(load()), str(path))
         cfg = LazyConfig.load(str(path))
-        preflight.check_provenance(of(RESNET50), cfg)
+        check_provenance(of(RESNET50), cfg)
         with pytest.raises(InputError, match="architecture disagrees"):
-            preflight.check_provenance(of(RESNEXT), cfg)
+            check_provenance(of(RESNEXT), cfg)
 
 
 def test_the_stride_is_compared_in_both_forms(load):
     cfg = with_our_backbone(load(), stride_in_1x1=True)
     with pytest.raises(InputError, match=r"bottom_up\.stride_in_1x1=True; use"):
-        preflight.check_provenance(of(RESNET50), cfg)
+        check_provenance(of(RESNET50), cfg)
 
 
 @pytest.fixture
@@ -197,23 +207,23 @@ def c4():
 
 @pytest.mark.parametrize("part", ["backbone.stages", "roi_heads.res5"])
 def test_the_stride_is_compared_in_both_halves_of_a_c4_model(c4, part):
-    preflight.check_provenance(of(RESNET50), c4)
+    check_provenance(of(RESNET50), c4)
     OmegaConf.update(c4, f"model.{part}.stride_in_1x1", True)
     with pytest.raises(InputError, match=rf"model\.{part}\.stride_in_1x1=True; use"):
-        preflight.check_provenance(of(RESNET50), c4)
+        check_provenance(of(RESNET50), c4)
 
 
 def test_a_c4_models_resnet_is_compared(c4):
     with pytest.raises(InputError, match=r"architecture disagrees.*groups=1"):
-        preflight.check_provenance(of(RESNEXT), c4)
+        check_provenance(of(RESNEXT), c4)
 
 
 def test_a_c4_model_from_scratch_has_nothing_frozen(c4):
     c4.train.init_checkpoint = ""
-    assert preflight.check_weights(c4, eval_only=False) == {}
+    assert check_weights(c4, eval_only=False) == {}
     c4.model.backbone.freeze_at = 2
     with pytest.raises(InputError, match=r"needs model\.backbone\.freeze_at=0"):
-        preflight.check_weights(c4, eval_only=False)
+        check_weights(c4, eval_only=False)
 
 
 def test_a_file_without_pickle_passes_with_its_provenance(load, tmp_path):
@@ -263,6 +273,16 @@ def test_the_run_card_says_what_a_reader_asks(load, weights):
     # 60,000 and 80,000 of 90,000, in proportion.
     assert card["schedule"] == "900 iterations, steps at [600, 800], warm-up of 500"
     assert card["images"] == "digits_train, tested on digits_test"
+
+
+def test_the_run_card_says_if_the_training_set_is_tested_on(load, weights):
+    cfg = load(f"train.init_checkpoint={weights()}")
+    cfg.dataloader.test.dataset.names = ["digits_test", "digits_train"]
+    setting = Setting(
+        cfg, ONE_PROCESS, choose_norm(1, "cpu"), {}, None, scale_to_batch(cfg), "fingerprint"
+    )
+    images = dict(run_card(setting, torch.nn.Linear(2, 2), "w.pkl"))["images"]
+    assert images.endswith("; AP says how well digits_train was learnt")
 
 
 def test_a_disk_too_small_for_one_checkpoint_is_refused(tmp_path):

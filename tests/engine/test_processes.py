@@ -61,10 +61,8 @@ def test_an_interruption_ends_the_commands_and_waits(tmp_path):
 
 @pytest.fixture()
 def folder(tmp_path):
-    """A folder to be alone in; SIGTERM is afterwards what it was."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield tmp_path / "study"
-    signal.signal(signal.SIGTERM, handler)
+    """A folder to be alone in."""
+    return tmp_path / "study"
 
 
 STUDY = """
@@ -118,3 +116,50 @@ def test_a_folder_that_cannot_be_made_is_refused(folder):
     folder.write_text("")
     with pytest.raises(InputError, match="cannot write to"), alone_in(folder):
         pass
+
+
+def test_what_goes_wrong_inside_is_not_said_of_the_folder(folder):
+    with pytest.raises(FileNotFoundError, match="/no/such/file"), alone_in(folder):
+        open("/no/such/file").close()
+    with alone_in(folder):  # is free again
+        pass
+
+
+def test_sigterm_is_afterwards_what_it_was(folder):
+    def handler(*_):
+        pass
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with alone_in(folder):
+            assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is handler
+        with pytest.raises(ZeroDivisionError), alone_in(folder):
+            raise ZeroDivisionError
+        assert signal.getsignal(signal.SIGTERM) is handler
+        (folder / ".lock").unlink()
+        (folder / ".lock").mkdir()
+        with pytest.raises(InputError, match="cannot write to"), alone_in(folder):
+            pass
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_logs_that_cannot_be_written_are_refused(tmp_path):
+    def run(logs):
+        run_steps(
+            [step("good", "")],
+            folder=tmp_path,
+            jobs=1,
+            logs=logs,
+            variables={},
+            on_end=lambda *_: None,
+        )
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write to .*file"):
+        run(tmp_path / "file")
+    (tmp_path / "logs" / "good.txt").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot write to .*logs"):
+        run(tmp_path / "logs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from .cache import AnnotationCache
 from .coco_json import KNOWN_FAULTY, collector_paused, parse_json
 from .voc import check_voc, voc_files
 
-_CHECKS = 2
+_CHECKS = 3
 """To be raised with any further check: what passed the checks of this number is not read again."""
 
 
@@ -29,13 +30,16 @@ def check_annotations(name: str, *, evaluated: bool = False) -> None:
     kind passes: Detectron2 itself checks the categories of any when it loads it.
 
     Args:
-        evaluated: whether it is tested on, for which VOC's XML must hold more.
+        evaluated: whether it is tested on, for which VOC's XML must hold more; one without annotations may
+            be, with no result.
 
     Raises:
         InputError: a file is not COCO's JSON; an id stands there twice; an annotation's category does not
             exist, its box is not four finite numbers, its mask is not of its image's size, or it has
             another number of key points than the dataset's classes; the categories are not those that the
-            dataset is registered with. Of VOC: as `check_voc`.
+            dataset is registered with; it has no images, no annotations of them, or none with a key point
+            where it is registered with some; an image file is missing from the folder that it is registered
+            with, if that is there. Of VOC: as `check_voc`.
     """
     voc = voc_files(name)
     if voc is not None:
@@ -47,9 +51,15 @@ def check_annotations(name: str, *, evaluated: bool = False) -> None:
     where = f"dataset {name!r} ({path})"
     path = PathManager.get_local_path(path)
     classes, points = metadata.get("thing_classes"), metadata.get("keypoint_names")
+    # LVIS's images are found by their addresses in it, whatever else it calls them.
+    is_lvis = metadata.get("evaluator_type") == "lvis"
+    root = None if is_lvis else _image_folder(metadata.get("image_root"))
     cache = AnnotationCache()
     try:
-        if cache.is_checked(_key(cache.sha256(path), classes, points), _CHECKS):
+        # The folder's time of change tells whether an image was taken out since.
+        folder = None if root is None else [root, os.stat(root).st_mtime_ns]
+        facts = [classes and list(classes), points and list(points), evaluated, folder]
+        if cache.is_checked(_key(cache.sha256(path), facts), _CHECKS):
             return None
         with open(path, "rb") as file:
             data = file.read()
@@ -62,16 +72,25 @@ def check_annotations(name: str, *, evaluated: bool = False) -> None:
             raise InputError(f"{where}: is not JSON: {error}") from error
         check_content(content, where)
         _check_registration(content, classes, points, where)
+        _refuse_nothing(content, points, where, evaluated)
+        is_flat = root is None or _check_image_files(content, root, where)
     # Under such a name it passes with faults that are refused under another one.
-    if KNOWN_FAULTY not in where:
+    if KNOWN_FAULTY not in where and is_flat:
         # Of the bytes that were looked at: the file may have changed since.
-        cache.set_checked(_key(hashlib.sha256(data).hexdigest(), classes, points), _CHECKS)
+        cache.set_checked(_key(hashlib.sha256(data).hexdigest(), facts), _CHECKS)
 
 
-def _key(sha256: str, classes: Sequence[str] | None, points: Sequence[str] | None) -> str:
+def _key(sha256: str, facts: list[Any]) -> str:
     """SHA-256 of a file's content and of what the dataset is registered with."""
-    facts = [sha256, *(None if names is None else list(names) for names in (classes, points))]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([sha256, *facts]).encode()).hexdigest()
+
+
+def _image_folder(root: str | os.PathLike | None) -> str | None:
+    """None where there is no such folder: who needs the images says so."""
+    if root is None:
+        return None
+    folder = os.path.realpath(PathManager.get_local_path(str(root)))
+    return folder if os.path.isdir(folder) else None
 
 
 def check_content(content: Any, where: str) -> None:
@@ -113,7 +132,9 @@ def _check_registration(
     """Refuse other categories, or key points, than the dataset is registered with: Detectron2 would fail."""
     categories = sorted(content["categories"], key=lambda category: category["id"])
     names = [category.get("name") for category in categories]
-    if classes and names != list(classes):
+    # Detectron2 registers LVIS with each category's first synonym, which is not the name of all.
+    synonyms = [(category.get("synonyms") or [None])[0] for category in categories]
+    if classes and list(classes) not in (names, synonyms):
         pairs = zip([*names, None], [*classes, None], strict=False)
         theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
         raise InputError(
@@ -128,6 +149,58 @@ def _check_registration(
                 f"{where}: annotation {annotation['id']} has {len(values)} numbers for key points, and "
                 f"{len(points)} of x, y and visibility are {3 * len(points)}; correct it"
             )
+
+
+def _refuse_nothing(
+    content: Any, points: Sequence[str] | None, where: str, evaluated: bool
+) -> None:
+    """Refuse a file with nothing to train on or to find in it."""
+    known = {image["id"] for image in content["images"]}
+    if not known:
+        raise InputError(f"{where}: has no images; give a file that lists some")
+    if evaluated and "annotations" not in content:
+        return
+    annotations = [one for one in content.get("annotations", ()) if one["image_id"] in known]
+    if not annotations:
+        raise InputError(
+            f"{where}: has no annotations of its {len(known)} images; give a file that has some"
+        )
+    if points and not any(any((one.get("keypoints") or ())[2::3]) for one in annotations):
+        raise InputError(
+            f"{where}: is registered with {len(points)} key points, and no annotation has one that is "
+            "labelled; give the file with key points, or register it without them"
+        )
+
+
+def _check_image_files(content: Any, root: str, where: str) -> bool:
+    """Refuse a file that names images which are not in the folder.
+
+    Returns:
+        Whether all are in the folder itself, not in others inside it.
+    """
+    names = [os.path.normpath(one["file_name"]) for one in content["images"] if "file_name" in one]
+    present = {
+        folder: _files(os.path.join(root, folder)) for folder in set(map(os.path.dirname, names))
+    }
+    missing = [
+        name for name in names if os.path.basename(name) not in present[os.path.dirname(name)]
+    ]
+    if missing:
+        raise InputError(
+            f"{where}: the image {os.path.join(root, missing[0])} is not there ({len(missing)} of "
+            f"{len(names)} are missing); get it, or take it out of the file"
+        )
+    return set(present) <= {""}
+
+
+def _files(folder: str) -> set[str]:
+    """Names of what is in a folder; none of one that is not there."""
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from error
 
 
 def _refuse_twice(ids: Iterable[Any], what: str) -> None:

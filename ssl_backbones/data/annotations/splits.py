@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,16 @@ from .cache import AnnotationCache
 from .coco_json import collector_paused, parse_json
 from .voc import listed, voc_files
 
+logger = logging.getLogger("detectron2")
+
 _CHECKS = -1
 """Of pairs of datasets, apart from the numbers of `checking`; to be lowered with any further check."""
 
 
 def check_splits(train: Sequence[str], test: Sequence[str]) -> None:
     """Refuse to train on images that are tested on, and to test other classes than are trained.
+
+    One dataset in both roles is meant, and warned of.
 
     Datasets in COCO's and VOC's formats are looked into, which must have passed `check_annotations`; others
     pass.
@@ -34,11 +39,12 @@ def check_splits(train: Sequence[str], test: Sequence[str]) -> None:
         for other in test:
             _check_classes(name, other)
             if name == other:
-                raise InputError(
-                    f"dataset {name!r} is trained and tested on; to see how well it was learnt, test on it "
-                    "afterwards with --eval-only"
+                # As one does to see whether a detector can learn a few images by heart.
+                logger.warning(
+                    f"Dataset {name!r} is trained and tested on: AP says how well it was learnt"
                 )
-            _check_images(name, other)
+            else:
+                _check_images(name, other)
 
 
 def _check_classes(train: str, test: str) -> None:

@@ -1,6 +1,7 @@
 """Files that are not what they should be; contradictions among ids and boxes: tests/faults."""
 
 import json
+import shutil
 
 import pytest
 from detectron2.config import LazyCall as L
@@ -10,6 +11,8 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.data.datasets.lvis import get_lvis_instances_meta, register_lvis_instances
+from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 
 from ssl_backbones.data.annotations import checking
 from ssl_backbones.data.annotations.checking import check_annotations
@@ -25,11 +28,11 @@ ANNOTATION = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2]}
 def check(tmp_path):
     """Checks a dataset whose JSON holds this."""
 
-    def check(content, name="annotations.json"):
+    def check(content, name="annotations.json", **facts):
         path = tmp_path / name
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         MetadataCatalog.get(str(path)).json_file = str(path)
-        check_annotations(str(path))
+        check_annotations(str(path), **facts)
 
     return check
 
@@ -43,16 +46,23 @@ PASSING = {
     "a run-length mask": coco(
         {**ANNOTATION, "segmentation": {"counts": [12], "size": [3, 4]}, "iscrowd": 1}
     ),
-    "none": coco(),
-    "a test set's": {"images": IMAGES, "categories": CATEGORIES},
     # Detectron2 warns of these and ignores them; subsets of COCO are made by cutting the images alone.
-    "of another image": coco({**ANNOTATION, "image_id": 2, "category_id": 7}),
+    "of another image": coco(ANNOTATION, {**ANNOTATION, "image_id": 2, "category_id": 7}),
 }
 
 
 @pytest.mark.parametrize("name", PASSING)
 def test_good_annotations_pass(check, name):
     check(PASSING[name])
+
+
+def test_images_without_annotations_may_be_tested_on_and_not_trained_on(check):
+    """So are COCO's own test sets; the order of the two must not matter to what is remembered."""
+    content = {"images": IMAGES, "categories": CATEGORIES}
+    for _ in range(2):
+        check(content, evaluated=True)
+        with pytest.raises(InputError, match="has no annotations of its 1 images"):
+            check(content)
 
 
 REFUSED = {
@@ -77,6 +87,9 @@ REFUSED = {
         coco({**ANNOTATION, "segmentation": {"counts": [12], "size": [4, 3]}}),
         r"annotation 1 has a mask of height and width \[4, 3\], its image \[3, 4\]",
     ),
+    "no images": (coco(ANNOTATION, images=[]), "has no images; give a file"),
+    "no annotations": (coco(), "has no annotations of its 1 images"),
+    "none of its images": (coco({**ANNOTATION, "image_id": 2}), "no annotations of its 1 images"),
     "a box in words": (coco({**ANNOTATION, "bbox": "0 0 2 2"}), "which is not x, y, width, height"),
 }
 
@@ -143,7 +156,13 @@ POINTS = {"keypoint_names": ["nose", "left_eye"]}
             "has 2 categories and is registered with 1 classes; .*'two' in the file and None",
         ),
         (coco({**ANNOTATION, "keypoints": [1, 1, 2, 0, 0, 0]}), POINTS, None),
-        (coco(ANNOTATION), POINTS, None),
+        (coco({**ANNOTATION, "keypoints": [0, 0, 0, 3, 1, 1]}), POINTS, None),
+        (coco(ANNOTATION), POINTS, "registered with 2 key points, and no annotation has one"),
+        (
+            coco({**ANNOTATION, "keypoints": [5, 5, 0, 0, 0, 0]}),
+            POINTS,
+            "registered with 2 key points, and no annotation has one that is labelled",
+        ),
         (
             coco({**ANNOTATION, "keypoints": [1, 1, 2]}),
             POINTS,
@@ -172,3 +191,79 @@ def test_what_is_sound_under_one_registration_is_looked_at_again_under_another(t
     check_annotations(f"{path} as it is")
     with pytest.raises(InputError, match="'one' in the file and 'two'"):
         check_annotations(f"{path} as something else")
+
+
+def test_lvis_is_known_by_its_first_synonyms(tmp_path):
+    """One of its 1203 categories has another name in Detectron2's own list."""
+    categories = [dict(category) for category in LVIS_CATEGORIES]
+    (bull,) = (one for one in categories if one["name"] != one["synonyms"][0])
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps(coco(ANNOTATION, categories=categories)))
+    MetadataCatalog.get(str(path)).set(
+        json_file=str(path), **get_lvis_instances_meta("lvis_v1_train")
+    )
+    check_annotations(str(path))
+    bull["synonyms"] = ["cow"]
+    path.write_text(json.dumps(coco(ANNOTATION, categories=categories)))
+    with pytest.raises(InputError, match="registered with 1203 classes"):
+        check_annotations(str(path))
+
+
+@pytest.fixture()
+def pictures(tmp_path):
+    """Registers a file of images of these names in a folder; returns the name and the folder."""
+
+    def pictures(*names):
+        images = [
+            {**IMAGES[0], "id": number, "file_name": name} for number, name in enumerate(names)
+        ]
+        path, folder = tmp_path / "annotations.json", tmp_path / "images"
+        path.write_text(json.dumps(coco({**ANNOTATION, "image_id": 0}, images=images)))
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        MetadataCatalog.get(str(path)).set(json_file=str(path), image_root=str(folder))
+        return str(path), folder
+
+    return pictures
+
+
+@pytest.mark.parametrize(
+    "names", [("1.jpg", "2.jpg", "3.jpg"), ("1.jpg", "a/./2.jpg", "b/c/3.jpg")]
+)
+def test_images_that_are_not_there_are_refused(pictures, names):
+    name, folder = pictures(*names)
+    for _ in range(2):
+        check_annotations(name)
+    for missing in names[1:]:
+        (folder / missing).unlink()
+    with pytest.raises(InputError, match=r"the image .*2\.jpg is not there \(2 of 3 are missing\)"):
+        check_annotations(name)
+    shutil.rmtree(folder / "b", ignore_errors=True)
+    with pytest.raises(InputError, match=r"\(2 of 3 are missing\)"):
+        check_annotations(name)
+
+
+def test_images_are_not_looked_for_again_while_their_folder_stays_as_it_is(pictures, monkeypatch):
+    name, folder = pictures("1.jpg", "2.jpg")
+    check_annotations(name)
+    with monkeypatch.context() as patched:
+        patched.setattr(checking, "parse_json", None)
+        check_annotations(name)
+    (folder / "2.jpg").rename(folder / "3.jpg")
+    with pytest.raises(InputError, match="1 of 2 are missing"):
+        check_annotations(name)
+
+
+@pytest.mark.parametrize("facts", [{}, {"file_name": "COCO_train2014_000000000001.jpg"}])
+def test_images_by_their_addresses_are_not_looked_for(tmp_path, facts):
+    """LVIS 1 has no names of files, and Detectron2 does not take those of 0.5."""
+    address = {"coco_url": "http://example.com/train2017/1.jpg"}
+    images = [{"id": 1, "width": 4, "height": 3, **address, **facts}]
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps(coco(ANNOTATION, images=images)))
+    register_lvis_instances(str(path), {}, str(path), f"{tmp_path}/")
+    try:
+        check_annotations(str(path))
+    finally:
+        DatasetCatalog.remove(str(path))

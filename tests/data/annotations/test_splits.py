@@ -1,6 +1,7 @@
 """Training and test sets that do not go together, in both formats."""
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -27,9 +28,11 @@ def coco(tmp_path):
             {"id": number, "file_name": file, "height": 4, "width": 3}
             for number, file in enumerate(files)
         ]
-        content["annotations"] = []
+        content["annotations"] = [{**content["annotations"][0], "image_id": 0}]
         path = written(tmp_path / f"{len(names)}.json", content)
-        (tmp_path / root).mkdir(exist_ok=True)
+        for file in files:
+            (tmp_path / root / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / root / file).touch()
         names.append(registered(path, str(tmp_path / root)))
         return names[-1]
 
@@ -45,9 +48,20 @@ def test_the_datasets_themselves_pass(miniatures, digits):
     check_splits(["digits_train"], [])
 
 
-def test_one_dataset_for_both_is_refused(digits):
-    with pytest.raises(InputError, match=r"'digits_train' is trained and tested on.*--eval-only"):
-        check_splits(["digits_train"], ["digits_train"])
+def test_one_dataset_for_both_is_warned_of(digits, caplog, monkeypatch):
+    """As one does to see whether a detector can learn a few images by heart."""
+    monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
+    check_splits(["digits_train"], ["digits_test"])
+    assert "trained and tested on" not in caplog.text
+    check_splits(["digits_train"], ["digits_test", "digits_train"])
+    (warning,) = (one for one in caplog.records if "trained and tested on" in one.getMessage())
+    assert warning.levelname == "WARNING" and "'digits_train'" in warning.getMessage()
+
+
+def test_another_name_for_what_is_trained_on_is_still_refused(coco):
+    """One dataset under two names is an accident."""
+    with pytest.raises(InputError, match="share 1 images"):
+        check_splits([coco("a.jpg")], [coco("a.jpg")])
 
 
 def test_a_coco_file_with_images_of_the_test_set_is_refused(coco, tmp_path):
@@ -103,13 +117,14 @@ def test_other_classes_are_refused(miniatures, digits):
         check_splits(["voc_2007_trainval"], ["coco_2017_val"])
 
 
-def test_preflight_says_so(digits, tmp_path):
+def test_preflight_says_so(coco, tmp_path):
     """From the config of a run; an evaluation alone may be on what was trained on."""
-    names = [f"dataloader.{split}.dataset.names=digits_train" for split in ("train", "test")]
-    words = [*names, "model.roi_heads.num_classes=10", "train.device=cpu"]
+    train, other = coco("a.jpg"), coco("a.jpg")
+    names = [f"dataloader.{s}.dataset.names={n}" for s, n in (("train", train), ("test", other))]
+    words = [*names, "model.roi_heads.num_classes=2", "train.device=cpu"]
     words += ["train.init_checkpoint=", "model.backbone.bottom_up.freeze_at=0"]
     cfg = load_config("moco_1x", [*words, f"train.output_dir={tmp_path / 'run'}"])
-    with pytest.raises(InputError, match="is trained and tested on"):
+    with pytest.raises(InputError, match="share 1 images"):
         preflight.check(cfg, World())
     with pytest.raises(InputError, match="--eval-only needs weights"):
         preflight.check(cfg, World(), eval_only=True)

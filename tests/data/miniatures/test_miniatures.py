@@ -84,8 +84,9 @@ def test_the_command_makes_them_where_detectron2_looks(root, tmp_path, monkeypat
     spec.loader.exec_module(module)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    assert module.main([*words, "--formats", "voc"]) == 0
-    assert str(tmp_path / "VOC2012") in capsys.readouterr().out
+    assert module.main([*words, "--formats", "voc", "voc"]) == 0
+    said = capsys.readouterr().out
+    assert said.count(str(tmp_path / "VOC2012")) == 1  # what is given twice is made once
     expected = {name: data for name, data in bytes_below(root).items() if name[0] == "V"}
     assert bytes_below(tmp_path) == expected and read_mark(tmp_path / "VOC2007")["seed"] == 5
 
