@@ -24,6 +24,7 @@ REQUIREMENTS = [
     "omegaconf>=2.3,<2.4",
     "pillow>=11,<14",
     "pycocotools>=2.0.8,<2.1",
+    "pyyaml>=6,<7",
     "rich>=14.3,<16",
     "safetensors>=0.4.5,<1",
     "tabulate>=0.9,<0.11",
@@ -95,7 +96,11 @@ setup(
         *packages_of("tools"),
     ],
     package_dir={"ssl_backbones.configs": "configs", "ssl_backbones.tools": "tools"},
-    package_data={"ssl_backbones.report": ["templates/*"]},
+    package_data={
+        "ssl_backbones.configs": ["*.yaml"],
+        "ssl_backbones.configs.common": ["*.yaml"],
+        "ssl_backbones.report": ["templates/*"],
+    },
     install_requires=REQUIREMENTS,
     extras_require={
         "digits": DIGITS,
@@ -110,6 +115,7 @@ setup(
             "ssl-compare-init = ssl_backbones.tools.compare_init:main",
             "ssl-convert = ssl_backbones.tools.convert_checkpoint:main",
             "ssl-draw = ssl_backbones.tools.draw_run:main",
+            "ssl-evaluate = ssl_backbones.tools.evaluate_backbone:main",
             "ssl-predict = ssl_backbones.tools.predict:main",
             "ssl-report = ssl_backbones.tools.report:main",
             "ssl-train = ssl_backbones.tools.train_net:main",

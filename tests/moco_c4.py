@@ -1,61 +1,50 @@
-"""MoCo's C4 detectors as its own code builds them: its yaml files' values over Detectron2's defaults.
-
-Source: https://github.com/facebookresearch/moco, detection/configs, commit 7397dfe, typed from there.
-"""
+"""MoCo's C4 detectors as its own code builds them: its yaml files' values over Detectron2's defaults."""
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import get_norm
 from detectron2.modeling import build_model
 from torch import nn
 
-_BASE = """
-MODEL.META_ARCHITECTURE GeneralizedRCNN
-MODEL.RPN.PRE_NMS_TOPK_TEST 6000
-MODEL.RPN.POST_NMS_TOPK_TEST 1000
-MODEL.BACKBONE.FREEZE_AT 0
-MODEL.RESNETS.NORM naiveSyncBN
-TEST.PRECISE_BN.ENABLED True
-SOLVER.IMS_PER_BATCH 16
-SOLVER.BASE_LR 0.02
-MODEL.PIXEL_MEAN [123.675,116.280,103.530]
-MODEL.PIXEL_STD [58.395,57.120,57.375]
-MODEL.RESNETS.STRIDE_IN_1X1 False
-INPUT.FORMAT RGB
-INPUT.MIN_SIZE_TEST 800
-"""
-"""Base-RCNN-C4-BN.yaml, and what both *_moco.yaml say; ROI_HEADS.NAME is in `build`."""
+FILES = {
+    "base": "Base-RCNN-C4-BN.yaml",
+    "coco": "coco_R_50_C4_2x.yaml",
+    "coco_moco": "coco_R_50_C4_2x_moco.yaml",
+    "voc": "pascal_voc_R_50_C4_24k.yaml",
+    "voc_moco": "pascal_voc_R_50_C4_24k_moco.yaml",
+}
+"""MoCo's files in detection/configs by the names that fidelity.yaml files cite them by."""
 
-_COCO = """
-MODEL.MASK_ON True
-INPUT.MIN_SIZE_TRAIN (640,672,704,736,768,800)
-DATASETS.TRAIN ('coco_2017_train',)
-DATASETS.TEST ('coco_2017_val',)
-SOLVER.STEPS (120000,160000)
-SOLVER.MAX_ITER 180000
-"""
-"""coco_R_50_C4_2x.yaml."""
 
-_VOC = """
-MODEL.MASK_ON False
-MODEL.ROI_HEADS.NUM_CLASSES 20
-INPUT.MIN_SIZE_TRAIN (480,512,544,576,608,640,672,704,736,768,800)
-DATASETS.TRAIN ('voc_2007_trainval','voc_2012_trainval')
-DATASETS.TEST ('voc_2007_test',)
-SOLVER.STEPS (18000,22000)
-SOLVER.MAX_ITER 24000
-SOLVER.WARMUP_ITERS 100
-"""
-"""pascal_voc_R_50_C4_24k.yaml."""
+@cache
+def facts(name: str) -> dict[int, tuple[str, Any]]:
+    """What a file of `FILES` says itself: (key, value) of each of its lines."""
+    return {line: (key, value) for line, key, value in _content()[FILES[name]]["facts"]}
+
+
+def effective_config(name: str) -> CfgNode:
+    """The config of a file of `FILES`: Detectron2's defaults, its base's values, its own."""
+    base = _content()[FILES[name]]["base"]
+    names = {file: name for name, file in FILES.items()}
+    cfg = effective_config(names[base]) if base else get_cfg()
+    for key, value in facts(name).values():
+        node = cfg
+        *path, leaf = key.split(".")
+        for part in path:
+            node = node[part]
+        node[leaf] = tuple(value) if isinstance(value, list) else value
+    return cfg
 
 
 def moco_config(dataset: str) -> CfgNode:
-    """Detectron2's config of MoCo's run on "coco" (2x) or "voc" (24k), on the CPU."""
-    cfg = get_cfg()
-    for line in (_BASE + {"coco": _COCO, "voc": _VOC}[dataset]).split("\n"):
-        if line:
-            cfg.merge_from_list(line.split(" "))
+    """MoCo's config of its run on "coco" (2x) or "voc" (24k), on the CPU."""
+    cfg = effective_config(f"{dataset}_moco")
     cfg.MODEL.DEVICE = "cpu"
     return cfg
 
@@ -68,3 +57,8 @@ def build(cfg: CfgNode) -> nn.Module:
     res5 = model.roi_heads.res5
     res5.add_module("norm", get_norm(cfg.MODEL.RESNETS.NORM, res5[-1].out_channels))
     return model
+
+
+@cache
+def _content() -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name("configs").joinpath("moco_c4.yaml").read_text())

@@ -19,6 +19,7 @@ COMMANDS = [
     "ssl-compare-init",
     "ssl-convert",
     "ssl-draw",
+    "ssl-evaluate",
     "ssl-predict",
     "ssl-report",
     "ssl-train",
@@ -80,7 +81,7 @@ def test_wheel_carries_package_configs_and_tools_and_nothing_else(wheel):
         f"{target}/{file.relative_to(CHECKOUT / folder)}"
         for folder, target in FOLDERS.items()
         for file in (CHECKOUT / folder).rglob("*")
-        if file.suffix == ".py" or file.parent.name == "templates"
+        if file.suffix in (".py", ".yaml") or file.parent.name == "templates"
     }
     with zipfile.ZipFile(wheel) as archive:
         carried = {name for name in archive.namelist() if ".dist-info/" not in name}

@@ -142,6 +142,7 @@ TABLE = {
     "browse_data.py": Sized(small=True),
     "compare_init.py": Sized(),
     "study.py --plan": Sized(),
+    "evaluate_backbone.py": Sized({"my_pretraining.pth": "{moco_file}"}),
     "pretrain_rotations.py": Sized(
         {"datasets/digits/train": "{datasets}/digits/train", "--steps 200": "--steps 2 --batch 4"}
     ),

@@ -1,0 +1,98 @@
+"""A fidelity.yaml as the Markdown table of a README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InputError
+from .rows import BUILT, Fidelity, Row
+
+BEGIN = "<!-- fidelity: made by tools/fidelity_table.py, not by hand -->"
+END = "<!-- end of fidelity -->"
+
+
+def table(fidelity: Fidelity) -> str:
+    """A row a field: published value, ours, why they differ, source; below, what the sources are.
+
+    What only controls have says so, since nobody has published it. Rows of the file that this one is based
+    on are left out.
+    """
+    rows = [row for row in fidelity.rows if not row.based]
+    lines = [f"| field | {_cell(fidelity.published)} | here | source |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(_cells(row, fidelity))} |" for row in rows]
+    used = dict.fromkeys(row.source.partition(":")[0] for row in rows)
+    lines += ["", "Sources:", ""]
+    lines += [f"- `{name}`: {fidelity.sources[name]}" for name in used]
+    return "\n".join(lines) + "\n"
+
+
+def insert(page: str, table: str) -> str:
+    """`page` with `table` between the markers.
+
+    Raises:
+        InputError: the page has not one pair of them.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise InputError(f"the page needs one line {BEGIN} and, below it, one line {END}")
+    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
+    return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
+
+
+def shown(value: Any) -> str:
+    """A value as one reads it: lazy calls as calls, large numbers in groups of three digits."""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and abs(value) >= 10_000:
+        return f"{value:,}"
+    if isinstance(value, Mapping) and "_target_" in value:
+        arguments = {name: item for name, item in value.items() if name != "_target_"}
+        inside = ", ".join(
+            f"{name}={item if isinstance(item, list) else shown(item)}"
+            for name, item in arguments.items()
+        )
+        return f"{value['_target_'].rpartition('.')[2]}({inside})"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {shown(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(shown, value)) or "none"
+    return str(value)
+
+
+def _cells(row: Row, fidelity: Fidelity) -> list[str]:
+    only = ""
+    if row.configs and set(row.configs) != set(fidelity.configs):
+        only = f" ({', '.join(row.configs)})"
+    return [
+        _cell(f"{row.field}{only}"),
+        _cell(_published(row, fidelity)),
+        _here(row),
+        f"`{_cell(row.source)}`",
+    ]
+
+
+def _published(row: Row, fidelity: Fidelity) -> str:
+    value = row.wording or shown(row.published)
+    is_of_controls = set(row.configs or fidelity.configs) <= set(fidelity.controls)
+    return f"*not published, a control*: {value}" if is_of_controls else value
+
+
+def _here(row: Row) -> str:
+    if row.code:
+        return f"**{_cell(row.ours)}** (`{row.code.rpartition('.')[2]}`): {_cell(row.reason)}"
+    if row.differs:
+        return f"**{_cell(shown(row.ours))}**: {_cell(row.reason)}"
+    is_group = isinstance(row.ours, Mapping) and "_target_" not in row.ours
+    if not row.wording or is_group:
+        return "the same"
+    # A name says what the value is of, unless the field's own already does.
+    name = row.keys[0].rpartition(".")[2]
+    is_name = not (row.keys[0].startswith(BUILT) or name.isdigit() or name == "_target_")
+    value = row.ours.rpartition(".")[2] if name == "_target_" else shown(row.ours)
+    return _cell(f"{name} = {value}" if is_name else value)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -1,0 +1,212 @@
+"""One table of a checkpoint under its protocols: beside the published numbers, as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..report.content import TASKS
+from .evaluation import Evaluation
+from .registry import Protocol
+from .runs import DONE
+
+COLUMNS = (
+    *("protocol", "metric", "kind", "pretraining", "value", "deviation", "runs", "seeds"),
+    *("fingerprints", "fields_that_differ", "source", "protocol_differs"),
+)
+"""`kind` is "here" or "published"; `deviation` is the standard deviation (n - 1) over runs; fingerprints are
+of the recipes, and the fields that differ are those in which they are not the protocol's;
+the protocol differs where a published number is not of the same, or is not known to be."""
+
+_SHOWN = 12  # digits of a fingerprint
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A metric of this checkpoint: the values of its runs that are done."""
+
+    values: list[float]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def __str__(self) -> str:
+        if not self.values:
+            return ""
+        spread = "" if self.deviation is None else f" ± {self.deviation:.1f}"
+        return f"{self.mean:.1f}{spread}"
+
+
+def as_markdown(evaluation: Evaluation, name: str) -> str:
+    """The checkpoint's row above the published ones, then what its runs were.
+
+    Args:
+        name: of the checkpoint, as the table has it.
+    """
+    columns = [(p, metric) for p in evaluation.protocols for metric in _metrics(evaluation, p)]
+    published = [one for protocol in evaluation.protocols for one in protocol.published]
+    sources = {source: n for n, source in enumerate(dict.fromkeys(p.source for p in published), 1)}
+    lines = [
+        _row(["pretraining", *(f"{p.name} {_label(metric)}" for p, metric in columns)]),
+        _row(["---"] * (len(columns) + 1)),
+        _row([f"**{_text(name)}**", *(_here(evaluation, p, metric) for p, metric in columns)]),
+    ]
+    for pretraining in dict.fromkeys(one.pretraining for one in published):
+        found = [_number(protocol, metric, pretraining, sources) for protocol, metric in columns]
+        lines.append(_row([f"*published*: {_text(pretraining)}", *found]))
+    lines += ["", *_runs(evaluation), "", *_remarks(evaluation)]
+    lines += ["", *(f"[{number}] {_text(source)}  " for source, number in sources.items())]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def as_csv(evaluation: Evaluation, name: str) -> str:
+    """A row a protocol, metric and pretraining."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    table.writeheader()
+    for protocol in evaluation.protocols:
+        done = _done(evaluation, protocol)
+        differing = sorted({field for result in done for field, *_ in result["differs"]})
+        for metric in _metrics(evaluation, protocol):
+            cell = _cell(done, metric)
+            table.writerow(
+                {
+                    "protocol": protocol.name,
+                    "metric": metric,
+                    "kind": "here",
+                    "pretraining": name,
+                    "value": repr(cell.mean) if cell.values else "",
+                    "deviation": "" if cell.deviation is None else repr(cell.deviation),
+                    "runs": len(done),
+                    "seeds": " ".join(str(result["seed"]) for result in done),
+                    "fingerprints": " ".join(result["fingerprint"] for result in done),
+                    "fields_that_differ": " ".join(differing),
+                }
+            )
+            for one in protocol.published:
+                if metric in one.metrics:
+                    table.writerow(
+                        {
+                            "protocol": protocol.name,
+                            "metric": metric,
+                            "kind": "published",
+                            "pretraining": one.pretraining,
+                            "value": repr(one.metrics[metric]),
+                            "source": one.source,
+                            "protocol_differs": one.differs,
+                        }
+                    )
+    return text.getvalue()
+
+
+def _metrics(evaluation: Evaluation, protocol: Protocol) -> list[str]:
+    """Those of the protocol; of one that names none, what its runs have."""
+    found = (name for result in _done(evaluation, protocol) for name in result["metrics"])
+    return list(dict.fromkeys(protocol.metrics or found))
+
+
+def _done(evaluation: Evaluation, protocol: Protocol) -> list[Mapping[str, Any]]:
+    results = (evaluation.results.get(run.name, {}) for run in evaluation.runs(protocol))
+    return [result for result in results if result.get("status") == DONE]
+
+
+def _cell(done: list[Mapping[str, Any]], metric: str) -> _Cell:
+    values = [result["metrics"].get(metric) for result in done]
+    return _Cell([value for value in values if value is not None])
+
+
+def _here(evaluation: Evaluation, protocol: Protocol, metric: str) -> str:
+    done = _done(evaluation, protocol)
+    mark = "*" if any(result["differs"] for result in done) else ""
+    return f"{_cell(done, metric)}{mark}"
+
+
+def _number(protocol: Protocol, metric: str, pretraining: str, sources: Mapping[str, int]) -> str:
+    numbers = (
+        f"{one.metrics[metric]:.1f}{'†' if one.differs else ''} [{sources[one.source]}]"
+        for one in protocol.published
+        if one.pretraining == pretraining and metric in one.metrics
+    )
+    return ", ".join(numbers)
+
+
+def _runs(evaluation: Evaluation) -> Iterator[str]:
+    yield _row(["run", "state", "seed", "recipe", "weights", "fields that are not the protocol's"])
+    yield _row(["---"] * 6)
+    for protocol in evaluation.protocols:
+        for run in evaluation.runs(protocol):
+            result = evaluation.results.get(run.name, {"status": "missing"})
+            state = _text(result["status"])
+            if result["status"] != DONE:
+                yield _row([run.name, state, str(run.seed), "", "", ""])
+                continue
+            differing = [field for field, *_ in result["differs"]]
+            shown = ", ".join(f"`{field}`" for field in differing[:3])
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            recipe = f"`{result['fingerprint'][:_SHOWN]}`"
+            weights = _text(str(result["weights"]).partition(" ")[0][:_SHOWN])
+            yield _row(
+                [run.name, state, str(result["seed"]), recipe, f"`{weights}`", f"{shown}{more}"]
+            )
+
+
+def _remarks(evaluation: Evaluation) -> Iterator[str]:
+    yield (
+        "Percent. Published numbers are others', of their own runs, and have not been reproduced here. A "
+        "recipe is the fingerprint of every field that affects the result."
+    )
+    differing = [
+        f"\n† {protocol.name}: {note}."
+        for protocol in evaluation.protocols
+        for note in dict.fromkeys(one.differs for one in protocol.published if one.differs)
+    ]
+    if differing:
+        yield "\n† Published of a protocol that is not the same, or is not known to be:"
+        yield from differing
+    done = [result for p in evaluation.protocols for result in _done(evaluation, p)]
+    if any(result["differs"] for result in done):
+        yield (
+            "\n\\* Not the protocol's recipe, and not to be compared with what is published: the fields are "
+            "in the table of the runs, all of them in the CSV."
+        )
+    yield from _counts(evaluation)
+
+
+def _counts(evaluation: Evaluation) -> Iterator[str]:
+    """Of how many runs the values are."""
+    once = []
+    for protocol in evaluation.protocols:
+        wanted = len(protocol.folds or evaluation.runs(protocol))
+        if wanted == 1:
+            once.append(protocol.name)
+            continue
+        count = f"{len(_done(evaluation, protocol))} of {wanted}"
+        what = "folds" if protocol.folds else "runs"
+        yield f"\n{protocol.name}: {count} {what}, mean ± standard deviation (n - 1)."
+    if once:
+        yield (
+            f"\nOf one run each: {', '.join(once)}. Another seed gives other values; --repeats makes more "
+            "runs and says how much they differ."
+        )
+
+
+def _label(metric: str) -> str:
+    task, _, name = metric.partition("/")
+    return f"{TASKS.get(task, 'key-point' if task == 'keypoints' else task)} {name}"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _text(value: str) -> str:
+    return " ".join(value.split()).replace("|", "\\|").replace("<", "&lt;")

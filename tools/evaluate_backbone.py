@@ -1,0 +1,167 @@
+#!/usr/bin/env python
+"""Judge a pretraining by several detection protocols: one checkpoint, one table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl_backbones.errors import InputError, run_command
+from ssl_backbones.protocols.registry import FOLDS, PROCESSES, PROTOCOLS
+
+if TYPE_CHECKING:
+    from ssl_backbones.protocols.evaluation import Evaluation
+
+EXAMPLES = f"""
+examples:
+  what would run, and how long it takes:
+    tools/evaluate_backbone.py my_pretraining.pth --protocols voc_c4,coco_fpn_1x --num-gpus 8 --plan
+  run it; the same command goes on where it stopped:
+    tools/evaluate_backbone.py my_pretraining.pth --protocols voc_c4,coco_fpn_1x,low_shot_1 --num-gpus 8
+  a config of your own beside them:
+    tools/evaluate_backbone.py my_pretraining.pth --protocols voc_c4,my_config.py --num-gpus 8
+
+protocols:
+{chr(10).join(f"  {p.name:<13} {p.title}" for p in PROTOCOLS.values())}
+
+Published numbers are of {PROCESSES} GPUs; --num-gpus 4 train.accumulate=2 makes the same micro-batches.
+Exit status: 0 all runs are done, 1 one of them failed, 2 bad usage, 130 interrupted.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="evaluate_backbone.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = result.add_argument
+    add(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a file of a pretraining, which is converted with proof, a converted one, or ssl://NAME",
+    )
+    add("--protocols", required=True, metavar="NAME,...", help="names, or paths of LazyConfigs")
+    add("--num-gpus", type=int, metavar="N", help="of each run (default 1)")
+    add("--num-processes", type=int, metavar="N", help="of each run with --device cpu (default 1)")
+    add("--device", choices=("cuda", "cpu"), default="cuda", help="(default cuda)")
+    add(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="runs and tables (default: output/evaluations/ and the checkpoint's name)",
+    )
+    add("--plan", action="store_true", help="say what would run and how long it takes, and end")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the first run; fold K has N + K (default 0)",
+    )
+    add(
+        "--folds",
+        type=int,
+        default=FOLDS,
+        metavar="N",
+        help=f"of the low-shot protocols (default {FOLDS}, all)",
+    )
+    add(
+        "--repeats",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs of each other protocol, seeds one after another; mean and deviation (default 1)",
+    )
+    add("opts", nargs="*", metavar="key=value", help="overrides of every run's config")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    from ssl_backbones.protocols.checks import check_overrides, check_start
+    from ssl_backbones.protocols.evaluation import StepFailed
+    from ssl_backbones.protocols.planning import plan
+
+    _check(args)
+    name, evaluation = _evaluation(args)
+    check_overrides(evaluation, args.opts)
+    on_cpu = args.device == "cpu"
+    if args.plan:
+        print("\n".join(plan(evaluation, None if on_cpu else args.num_gpus or 1)))
+        print("next: the same command without --plan")
+        return 0
+    check_start(evaluation, args.device, (args.num_processes if on_cpu else args.num_gpus) or 1)
+    try:
+        evaluation.run()
+    except StepFailed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    return _tell(evaluation, name)
+
+
+def _evaluation(args: argparse.Namespace) -> tuple[str, Evaluation]:
+    """The checkpoint's name in tables, and what is asked for."""
+    from ssl_backbones.protocols.evaluation import Evaluation
+    from ssl_backbones.protocols.registry import find
+
+    is_file = "://" not in args.checkpoint
+    name = Path(args.checkpoint).name if is_file else args.checkpoint.partition("://")[2]
+    output = args.output or Path("output") / "evaluations" / name.partition(".")[0]
+    # The runs get whole paths, and so do tables and logs.
+    checkpoint = str(Path(args.checkpoint).resolve()) if is_file else args.checkpoint
+    flags = {"--num-gpus": args.num_gpus, "--num-processes": args.num_processes}
+    device = ["train.device=cpu"] if args.device == "cpu" else []
+    return name, Evaluation(
+        checkpoint,
+        find(args.protocols.split(",")),
+        output.resolve(),
+        seed=args.seed,
+        folds=args.folds,
+        repeats=args.repeats,
+        flags=[word for flag, n in flags.items() if n is not None for word in (flag, str(n))],
+        overrides=[*device, *args.opts],
+    )
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not args.checkpoint.strip():
+        raise InputError("CHECKPOINT is empty: give the file of a pretraining, or ssl://NAME")
+    leasts = {"seed": 0, "folds": 1, "repeats": 1, "num_gpus": 1, "num_processes": 1}
+    for name, least in leasts.items():
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give at least {least}")
+    if args.device == "cpu" and args.num_gpus is not None:
+        raise InputError("--num-gpus with --device cpu: use --num-processes")
+    if args.device != "cpu" and args.num_processes is not None:
+        raise InputError("--num-processes is of --device cpu: add that, or use --num-gpus")
+
+
+def _tell(evaluation: Evaluation, name: str) -> int:
+    """Write the tables, and say what came of it; returns the exit status."""
+    from ssl_backbones.files import write_atomically
+    from ssl_backbones.protocols.tables import as_csv, as_markdown
+
+    table = as_markdown(evaluation, name)
+    for file, text in (("table.md", table), ("table.csv", as_csv(evaluation, name))):
+        write_atomically(evaluation.output / file, lambda out, text=text: out.write(text.encode()))
+    folder = evaluation.output
+    print(f"\n{table}\ntable: {folder / 'table.md'}\nfor programs: {folder / 'table.csv'}")
+    if failed := evaluation.failed():
+        print(f"error: failed: {', '.join(failed)}; see {folder / 'logs'}", file=sys.stderr)
+        return 1
+    first = evaluation.runs(evaluation.protocols[0])[0]
+    print(f"next: python tools/report.py {folder / first.name}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_intermixed_args(argv)
+    return run_command(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
