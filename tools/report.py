@@ -6,15 +6,19 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_backbones.errors import InputError, run_command
+from ssl_backbones.report.plain_text import encodable
 
 if TYPE_CHECKING:
     from ssl_backbones.report.content import Report
 
-PAGE = "report.html"
+COMMAND, PAGE = "tools/report.py", "report.html"
 EXAMPLES = """
 examples:
   one run; the page lies in its folder:
@@ -86,8 +90,10 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def run(args: argparse.Namespace) -> int:
-    _check(args)
+def run(args: argparse.Namespace, words: Sequence[str]) -> int:
+    """Make the report that `words`, from which `args` are, ask for."""
+    out, remark = _page_path(args)
+    _check(args, out)
     # What is not installed is said before the long analysis.
     import jinja2  # noqa: F401
     import matplotlib  # noqa: F401
@@ -102,9 +108,8 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         annotations=args.annotations,
         image_root=args.images,
-        command_line=sys.argv,
+        command_line=[COMMAND, *words],
     )
-    out = args.out or (args.runs[0] / PAGE if len(args.runs) == 1 else Path(PAGE))
     texts = {out: page.render(report, num_pictures=args.num_pictures)}
     if args.markdown:
         texts[args.markdown] = markdown.render(report)
@@ -112,49 +117,87 @@ def run(args: argparse.Namespace) -> int:
         texts[args.csv] = csv_tables.runs_csv(report)
     for path, text in texts.items():
         _write(path, text)
-    if not args.no_run_files:
-        _write_run_files(report)
-    print(_closing_words(args, report, out))
+    files = {} if args.no_run_files else _write_run_files(report)
+    lines = [*_verdict(report), *remark, f"Page: {out} (open it in a browser)"]
+    lines += [f"Tables: {path}" for path in (args.markdown, args.csv) if path]
+    lines += [f"In {folder}: {', '.join(names)}" for folder, names in files.items()]
+    print(encodable("\n".join([*lines, *_next(args, report)])))
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def _page_path(args: argparse.Namespace) -> tuple[Path, list[str]]:
+    """Where the page goes, and a sentence where that is not where it was to be expected."""
+    if args.out or len(args.runs) > 1:
+        return args.out or Path(PAGE), []
+    usual = args.runs[0] / PAGE
+    # That there is no such folder is said by what reads it.
+    if not args.runs[0].is_dir() or not (reason := _why_not(usual)):
+        return usual, []
+    return Path(PAGE), [
+        f"The page is not in the folder of the run: cannot write {usual}: {reason}."
+    ]
+
+
+def _why_not(path: Path) -> str:
+    """Why a file cannot be written; "" if it can be."""
+    if path.is_dir():
+        return "it is a folder"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _check(args: argparse.Namespace, out: Path) -> None:
     if args.num_pictures < 0:
         raise InputError(f"--num-pictures {args.num_pictures}: give 0 or more")
     if (args.images is None) != (args.annotations is None):
         raise InputError("--annotations and --images belong together: give both")
-    named = [path for path in (args.out, args.markdown, args.csv) if path]
+    for folder in args.runs:
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}: give the folder of a run")
+    named = [path for path in (out, args.markdown, args.csv) if path]
     if len({path.resolve() for path in named}) < len(named):
         raise InputError("--out, --markdown and --csv: give different files")
     for path in named:
-        if not path.parent.is_dir():
-            raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+        if reason := _why_not(path):
+            raise InputError(f"cannot write {path}: {reason}; give a file that can be written")
 
 
 def _write(path: Path, text: str) -> None:
     from ssl_backbones.files import write_atomically
 
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(encodable(text).encode()))
 
 
-def _write_run_files(report: Report) -> None:
-    """Into the folders that can be written: a run of somebody else's may be read only."""
+def _write_run_files(report: Report) -> dict[str, list[str]]:
+    """Into the folders that can be written: a run of somebody else's may be read only.
+
+    Returns:
+        By folder the names of the files that were written.
+    """
     from ssl_backbones.progress import progress_bar
     from ssl_backbones.report.csv_tables import write_results
     from ssl_backbones.report.run_files import write_run_files
 
+    written = defaultdict(list)
     with progress_bar(len(report.runs)) as advance:
         for content in report.runs:
             try:
-                write_results(content)
-                write_run_files(report, content)
+                written[content.folder].append(write_results(content).name)
+                for path in write_run_files(report, content):
+                    written[content.folder].append(path.name)
             except InputError as error:
-                print(f"left out: {error}", file=sys.stderr)
+                print(f"left out: {encodable(str(error))}", file=sys.stderr)
             advance()
+    return {folder: names for folder, names in written.items() if names}
 
 
-def _closing_words(args: argparse.Namespace, report: Report, out: Path) -> str:
-    """The verdict, where everything is, and what to run next."""
+def _verdict(report: Report) -> list[str]:
+    """What came out, and what is missing."""
     from ssl_backbones.report.content import TASKS
     from ssl_backbones.report.page import sentences
 
@@ -166,24 +209,25 @@ def _closing_words(args: argparse.Namespace, report: Report, out: Path) -> str:
     ]
     for content in report.runs:
         lines += [f"{content.name}: {problem}" for problem in content.problems]
-    lines += report.problems
-    lines.append(f"Page: {out} (open it in a browser)")
-    lines += [f"Tables: {path}" for path in (args.markdown, args.csv) if path]
-    if not args.no_run_files:
-        folders = ", ".join(str(folder) for folder in args.runs)
-        lines.append(f"Curves, confusion matrix and predictions as files: {folders}")
+    return lines + report.problems
+
+
+def _next(args: argparse.Namespace, report: Report) -> list[str]:
+    """What to run next; nothing where no command would tell more."""
     if len(args.runs) == 1:
-        command = shlex.join(["tools/report.py", str(args.runs[0]), "OTHER_RUN"])
-        lines.append(f"Next, is another run better: {command}")
-    else:
-        command = shlex.join(["tools/compare_runs.py", *map(str, args.runs[:2])])
-        lines.append(f"Next, in which fields do they differ: {command}")
-    return "\n".join(lines)
+        command = shlex.join([COMMAND, str(args.runs[0]), "OTHER_RUN"])
+        return [f"Next, is another run better: {command}"]
+    recorded = [content.folder for content in report.runs if content.record]
+    if len(recorded) < 2:
+        return []
+    command = shlex.join(["tools/compare_runs.py", *recorded[:2]])
+    return [f"Next, in which fields do they differ: {command}"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return run_command(lambda: run(args))
+    words = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(words)
+    return run_command(lambda: run(args, words))
 
 
 if __name__ == "__main__":

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InputError
+from ..evaluation.analysis.findings import METRICS
 from ..progress import progress_bar
 from .content import TASKS, Report, RunContent
 from .ground_truth import GroundTruth, GroundTruths, evaluated_images
 from .initialization_tables import metric_name
-from .published import deviations, published_fields, recipe_of
+from .plain_text import encodable
+from .published import deviations, published_fields, recipe_differences, recipe_of
 from .runs import read_run, short_names
+from .tested import Tested, set_apart, why_not_compared
 from .verdicts import verdicts
-
-if TYPE_CHECKING:
-    from ..evaluation.analysis.bootstrap import Resampled
-    from ..evaluation.analysis.outcomes import Outcomes
 
 Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
 """Makes a bar of so many steps, as `ssl_backbones.progress.progress_bar` does."""
@@ -51,6 +49,7 @@ def build(
         min_score: 0 to 1; detections below it count neither in the confusion matrix nor in the scores of
             images.
         resamples: of the bootstrap over test images.
+        seed: of the resamples, 0 or more.
         annotations: the test set's COCO JSON, in place of what Detectron2's catalogs say of it.
         image_root: the folder of its images, likewise.
         command_line: how the report is made, told in it.
@@ -58,28 +57,23 @@ def build(
     Raises:
         InputError: a folder does not exist, `annotations` cannot be used, or an option is out of range.
     """
-    from ..evaluation.analysis.bootstrap import bootstrap
-
-    _check_options(folders, min_score, resamples)
+    _check_options(folders, min_score, resamples, seed)
     truths = GroundTruths(annotations, image_root)
     runs = [read_run(folder) for folder in folders]
     for run, name in zip(runs, short_names(folders), strict=True):
-        run.name = name
+        run.name = encodable(name)
         _compare_with_recipe(run)
     tests = [_test(run, truths) for run in runs]
     with progress(sum(len(test.tasks) for test in tests)) as advance:
         for test in tests:
             _analyse(test, min_score, advance)
-    groups = _groups(tests)
-    with progress(resamples * len(groups)) as advance:
-        for task, group in groups:
-            outcomes = [test.outcomes[task] for test in group]
-            found = bootstrap(outcomes, resamples=resamples, seed=seed, advance=advance)
-            for test, resampled in zip(group, found, strict=True):
-                test.resampled[task] = resampled
+    _resample(tests, resamples, seed, progress)
     for test in tests:
-        reasons = {task: _why_not(test, tests[0], task) for task in TASKS}
-        test.run.verdicts = verdicts(test.run, test.resampled, reasons)
+        reasons = {task: why_not_compared(test, tests[0], task) for task in TASKS}
+        test.run.verdicts = verdicts(
+            test.run, test.resampled, reasons, images=test.num_images, resamples=resamples
+        )
+        test.run.problems = list(map(encodable, test.run.problems))
     return Report(
         runs,
         min_score,
@@ -88,41 +82,20 @@ def build(
         differences=_differences([_recipe(run) for run in runs]),
         environment_differences=_differences([_environment(run) for run in runs]),
         test_images={t.run.dataset: t.truth.images for t in tests if t.truth is not None},
-        problems=_apart(tests),
-        command_line=tuple(command_line),
+        problems=list(map(encodable, set_apart(tests))),
+        command_line=tuple(map(encodable, command_line)),
     )
 
 
-@dataclass
-class _Test:
-    """What a run was tested on, and what came out.
-
-    Attributes:
-        truth: None where it cannot be had.
-        image_ids: of the images that were evaluated; None for all.
-        tasks: in which there are detections to hold against `truth`.
-        outcomes, resampled: by task.
-    """
-
-    run: RunContent
-    truth: GroundTruth | None = None
-    image_ids: Sequence[Any] | None = None
-    tasks: list[str] = field(default_factory=list)
-    outcomes: dict[str, Outcomes] = field(default_factory=dict)
-    resampled: dict[str, Resampled] = field(default_factory=dict)
-
-    def is_like(self, other: _Test) -> bool:
-        """Whether both are of the same images."""
-        return self.truth is other.truth and self.image_ids == other.image_ids
-
-
-def _check_options(folders: Sequence[Any], min_score: float, resamples: int) -> None:
+def _check_options(folders: Sequence[Any], min_score: float, resamples: int, seed: int) -> None:
     if not folders:
         raise InputError("no run to report on: give the folder of a run")
     if not 0 <= min_score <= 1:
         raise InputError(f"--min-score {min_score}: give a number from 0 to 1")
     if resamples < 1:
         raise InputError(f"--resamples {resamples}: give at least 1")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: give 0 or more")
 
 
 def _compare_with_recipe(run: RunContent) -> None:
@@ -132,11 +105,12 @@ def _compare_with_recipe(run: RunContent) -> None:
     images = run.facts.get("images")
     run.published_recipe = recipe.name
     run.published_fields = published_fields(recipe, run.record)
+    run.recipe_differences = recipe_differences(recipe)
     run.deviations = deviations(recipe, run.record, images if isinstance(images, int) else None)
 
 
-def _test(run: RunContent, truths: GroundTruths) -> _Test:
-    test = _Test(run)
+def _test(run: RunContent, truths: GroundTruths) -> Tested:
+    test = Tested(run)
     run.dataset = run.dataset or truths.name
     try:
         test.truth = truths.of(run.dataset, run.folder)
@@ -176,83 +150,71 @@ def _usable_tasks(run: RunContent, truth: GroundTruth) -> list[str]:
     return ["bbox", "segm"]
 
 
-def _analyse(test: _Test, min_score: float, advance: Callable[[], None]) -> None:
-    from ..evaluation.analysis.analysis import analyse
-    from ..evaluation.analysis.outcomes import find_outcomes
+def _analyse(test: Tested, min_score: float, advance: Callable[[], None]) -> None:
+    from ..evaluation.analysis.analysis import examine
 
     run, truth = test.run, test.truth
     analyses = {}
     for task in test.tasks:
-        images = {"image_ids": test.image_ids}
         try:
-            outcomes = find_outcomes(truth.coco, run.detections, task, **images)
-            analyses[task] = analyse(
+            test.outcomes[task], analyses[task] = examine(
                 truth.coco,
                 run.detections,
                 task,
                 min_score=min_score,
                 class_names=truth.images.class_names,
-                **images,
+                image_ids=test.image_ids,
             )
         except InputError as error:
             run.problems.append(f"Its {metric_name(f'{task}/AP')} is not analysed: {error}.")
         else:
-            test.outcomes[task] = outcomes
-            _compare_metrics(run, task, analyses[task].by_size)
+            _compare_metrics(test, task, analyses[task].by_size)
         advance()
     run.analyses = analyses
 
 
-def _compare_metrics(run: RunContent, task: str, computed: Mapping[str, float | None]) -> None:
-    """Say where the run's own numbers are not those of its detections; fill in those that it has not."""
-    name = f"{task}/AP"
-    known, here = run.metrics.get(name), computed.get("AP")
-    if known is not None and here is not None and abs(known - here) > _ROUNDING:
-        run.problems.append(
-            f"Its evaluation says {metric_name(name)} {known:.1f}, and its detections give {here:.1f}: they "
-            "are of different evaluations, or of other annotations."
-        )
+def _compare_metrics(test: Tested, task: str, computed: Mapping[str, float | None]) -> None:
+    """Say where the run's own numbers are not those of its detections; else fill in those that it has not."""
+    run = test.run
     numbers = {f"{task}/{metric}": value for metric, value in computed.items()}
+    for name in (f"{task}/{metric}" for metric in METRICS):
+        known, here = run.metrics.get(name), numbers[name]
+        if known is not None and here is not None and abs(known - here) > _ROUNDING:
+            test.of_others.add(task)
+            run.problems.append(
+                f"Its evaluation says {metric_name(name)} {known:.1f}, and its detections give {here:.1f}: "
+                "they are of different evaluations, or of other annotations."
+            )
+            return
     missing = {name: value for name, value in numbers.items() if run.metrics.get(name) is None}
     run.metrics = {**run.metrics, **missing}
 
 
-def _groups(tests: Sequence[_Test]) -> list[tuple[str, list[_Test]]]:
+def _resample(tests: Sequence[Tested], resamples: int, seed: int, progress: Progress) -> None:
+    from ..evaluation.analysis.bootstrap import bootstrap
+
+    groups = _groups(tests)
+    with progress(resamples * len(groups)) as advance:
+        for task, group in groups:
+            outcomes = [test.outcomes[task] for test in group]
+            found = bootstrap(outcomes, resamples=resamples, seed=seed, advance=advance)
+            for test, resampled in zip(group, found, strict=True):
+                test.resampled[task] = resampled
+
+
+def _groups(tests: Sequence[Tested]) -> list[tuple[str, list[Tested]]]:
     """Task by task, tests of the same images together, in the order of the runs."""
-    groups: list[tuple[str, list[_Test]]] = []
+    groups: list[tuple[str, list[Tested]]] = []
     for task in TASKS:
-        for test in (test for test in tests if task in test.outcomes):
+        for test in tests:
+            if task not in test.outcomes or task in test.of_others:
+                continue
             alike = [group for of, group in groups if of == task and group[0].is_like(test)]
             if alike:
                 alike[0].append(test)
             else:
                 groups.append((task, [test]))
     return groups
-
-
-def _why_not(test: _Test, first: _Test, task: str) -> str:
-    """Why a run cannot be compared with the first one; "" if it can be."""
-    if task not in test.outcomes:
-        return "no usable detections"
-    if task not in first.outcomes:
-        return f"{first.run.name} has no usable detections"
-    return "" if test.is_like(first) else "other test images"
-
-
-def _apart(tests: Sequence[_Test]) -> list[str]:
-    """Say which runs were tested on other images than the first one."""
-    first = tests[0]
-    return [
-        f"{test.run.name} was tested on {_in_words(test)}, and {first.run.name} on {_in_words(first)}: they "
-        "are not compared."
-        for test in tests[1:]
-        if test.truth is not None and first.truth is not None and not test.is_like(first)
-    ]
-
-
-def _in_words(test: _Test) -> str:
-    count = len(test.truth.coco.imgs if test.image_ids is None else test.image_ids)
-    return f"{count:,} images of {test.run.dataset}"
 
 
 def _recipe(run: RunContent) -> Mapping[str, Any] | None:

@@ -12,6 +12,14 @@ TASKS = {"bbox": "box", "segm": "mask"}
 """The tasks of COCO that are reported, and what people call them."""
 
 
+_KINDS = {
+    "subset": "of part of the images",
+    "ema": "of averaged weights",
+    "tta": "with test-time augmentation",
+}
+"""By the parts of an evaluation's name."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What is known of one metric of one run.
@@ -22,8 +30,7 @@ class Verdict:
         difference: to the first run, paired over images; None of the first run, and where nothing can be
             compared.
         share_higher: of the resamples in which this run is above the first; None as above.
-        word: the difference in words: "higher", "lower", "no difference shown", "the reference", or why it
-            is not compared.
+        word: the difference in words, as `ssl_backbones.report.verdicts` has them, or why it is not compared.
         published: percent, of the recipe that the run is of; None if there is none.
         published_source: who published it, and which configuration.
         published_note: why the published number is not of the same thing; "" if it is.
@@ -50,11 +57,28 @@ class Deviation:
 
 @dataclass(frozen=True)
 class PublishedField:
-    """A field of a published recipe, beside what this run has."""
+    """A field of a published recipe, beside what this run has, and the fields of a config that hold it."""
 
     name: str
     published: str
     here: str
+    keys: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class RecipeDifference:
+    """A field in which the packaged recipe itself is not what was published.
+
+    Attributes:
+        name: of the field, in words.
+        published, here: the two values, in words.
+        reason: why they differ.
+    """
+
+    name: str
+    published: str
+    here: str
+    reason: str
 
 
 @dataclass
@@ -64,7 +88,9 @@ class RunContent:
     Attributes:
         name: tells it from the other runs of the report.
         problems: sentences on what is missing or damaged.
-        metrics: of the last evaluation, "bbox/AP" and so on, in percent; None where undefined.
+        evaluation: the folder that `metrics`, `facts` and `detections` are of, "inference" for that of the
+            final weights on all images; "" without any.
+        metrics: of this evaluation, "bbox/AP" and so on, in percent; None where undefined.
         curves: by name of a scalar ("total_loss", "lr", "bbox/AP", ...), points (iteration, value).
         record: run.json as it is; {} without one.
         config: config.yaml as it is; "" without one.
@@ -73,12 +99,15 @@ class RunContent:
         analyses: by task.
         verdicts: by "bbox/AP" and so on.
         published_recipe: name of the packaged config that the run is of; "" for none.
+        recipe_differences: in what that config is not the published recipe.
+        deviations: in what the run is not that config.
     """
 
     name: str
     folder: str
     problems: list[str] = field(default_factory=list)
     dataset: str = ""
+    evaluation: str = ""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
@@ -90,7 +119,41 @@ class RunContent:
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     published_recipe: str = ""
     published_fields: Sequence[PublishedField] = ()
+    recipe_differences: Sequence[RecipeDifference] = ()
     deviations: Sequence[Deviation] = ()
+
+    @property
+    def other_metrics(self) -> dict[str, float | None]:
+        """The metrics of the evaluation that are of none of `TASKS`, such as "keypoints/AP", by name.
+
+        Those of other evaluations, as "ema/bbox/AP", and those of single classes are left out.
+        """
+        found = {}
+        for name, value in self.metrics.items():
+            task, _, metric = name.partition("/")
+            if metric and task not in TASKS and "/" not in metric and not metric.startswith("AP-"):
+                found[name] = value
+        return found
+
+    @property
+    def kind_of_evaluation(self) -> str:
+        """In what the evaluation is not that of the final weights on single images; "" where it is."""
+        parts = self.evaluation.removeprefix("inference").split("_")
+        words = [_KINDS.get(part, f"of {self.evaluation}") for part in filter(None, parts)]
+        augmentation = self.facts.get("test_time_augmentation")
+        if isinstance(augmentation, str) and augmentation not in ("none", ""):
+            words = [word for word in words if word != _KINDS["tta"]]
+            words.append(f"{_KINDS['tta']} ({augmentation})")
+        return ", ".join(words)
+
+    @property
+    def iterations(self) -> tuple[int, int] | None:
+        """How many it did and how many were planned; None where that is not known."""
+        planned = self.record.get("recipe", {}).get("train.max_iter")
+        last = max((points[-1][0] for points in self.curves.values()), default=None)
+        if last is None or isinstance(planned, bool) or not isinstance(planned, int):
+            return None
+        return last + 1, planned
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..files import write_atomically
 from .content import Report, RunContent, Verdict
+from .plain_text import encodable
 from .verdicts import in_words
 
 RESULTS = "results.csv"
@@ -55,6 +56,7 @@ def _row(run: RunContent) -> dict[str, Any]:
         "run": run.name,
         "folder": run.folder,
         "dataset": run.dataset,
+        "evaluation": run.evaluation,
         "images": run.facts.get("images"),
         "recipe": run.published_recipe,
         "fingerprint": record.get("fingerprint"),
@@ -82,6 +84,7 @@ def _columns(verdict: Verdict) -> dict[str, Any]:
         "share higher": verdict.share_higher,
         "is": in_words(verdict),
         "published": verdict.published,
+        "published note": verdict.published_note,
     }
 
 
@@ -90,4 +93,4 @@ def _text(columns: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> str:
     table = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    return text.getvalue()
+    return encodable(text.getvalue())

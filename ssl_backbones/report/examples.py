@@ -16,6 +16,7 @@ from .content import TASKS, ImageSource, Report, RunContent
 if TYPE_CHECKING:
     import numpy as np
 
+NOT_EVALUATED, NOT_ANALYSED = "not evaluated on this image", "its detections are not analysed"
 KINDS = ("best", "worst", "random")
 LONGEST_SIDE = 480  # pixels of a picture before the size of the page asks for less
 SIZES = ((480, 82), (400, 76), (320, 70), (256, 62), (192, 55))
@@ -53,7 +54,11 @@ class Picture:
 
 @dataclass
 class Example:
-    """An image with what is there and what each run found; `problem` stands in place of pictures."""
+    """An image with what is there and what each run found; `problem` stands in place of pictures.
+
+    Attributes:
+        absent: name of each run that has no picture, and why.
+    """
 
     image_id: Any
     file_name: str
@@ -61,6 +66,7 @@ class Example:
     classes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     pictures: list[Picture] = field(default_factory=list)
+    absent: list[tuple[str, str]] = field(default_factory=list)
     problem: str = ""
 
 
@@ -115,14 +121,14 @@ def choose(report: Report, dataset: str, num: int) -> list[Example]:
 def draw(report: Report, dataset: str, examples: Sequence[Example]) -> None:
     """Fill in the examples' pictures; an image that cannot be drawn gets a sentence instead."""
     source = report.test_images.get(dataset)
-    runs = [run for run in report.runs if run.dataset == dataset and run.detections is not None]
+    runs = [run for run in report.runs if run.dataset == dataset]
     chosen = {example.image_id for example in examples}
-    found = [_by_image(run.detections, chosen, report.min_score) for run in runs]
+    found = [_by_image(run.detections or (), chosen, report.min_score) for run in runs]
     task = ranking_task(runs)
     outcomes = [
         {image.image_id: image for image in run.analyses[task].images}
         if task in run.analyses
-        else {}
+        else None
         for run in runs
     ]
     for example in examples:
@@ -133,14 +139,17 @@ def draw(report: Report, dataset: str, examples: Sequence[Example]) -> None:
             image = _read(source.files[example.image_id])
             example.pictures = [_draw_truth(image, example, source)]
             for run, detections, of in zip(runs, found, outcomes, strict=True):
+                outcome = of.get(example.image_id) if of else None
+                if outcome is None:
+                    example.absent.append((run.name, NOT_ANALYSED if of is None else NOT_EVALUATED))
+                    continue
                 picture = _draw_detections(
                     image, example, source, run, detections[example.image_id]
                 )
-                if outcome := of.get(example.image_id):
-                    picture.score, picture.errors = outcome.score, outcome.errors
+                picture.score, picture.errors = outcome.score, outcome.errors
                 example.pictures.append(picture)
         except (OSError, ValueError, TypeError, LookupError) as error:
-            example.pictures = []
+            example.pictures, example.absent = [], []
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             example.problem = f"{source.files[example.image_id]} cannot be drawn: {reason}"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..evaluation.analysis.findings import ERROR_TYPES
 from .content import TASKS, Report, RunContent
 from .examples import KINDS, LONGEST_SIDE, Example, Picture, choose, draw, encode, ranking_task
+from .plain_text import encodable
 
 MOST_TRAINING_PICTURES = 3  # of a run
 NO_ERROR = "none"
@@ -74,13 +75,25 @@ def fill(report: Report, num: int, most_bytes: int, page_of: Callable[[Pictures]
         pictures = _make(report, num)
         if num < wanted:
             pictures.notes.append(f"Only {num} images of each kind are shown: {_REASON}.")
-        side = encode(pictures.all(), most_bytes - _MARGIN - len(page_of(pictures).encode()))
+        side = encode(pictures.all(), most_bytes - _MARGIN - _size(page_of(pictures)))
         if side:
             if side < LONGEST_SIDE:
                 pictures.notes.append(f"Pictures are shrunk to {side} pixels: {_REASON}.")
             return pictures
         num //= 2
-    return Pictures(notes=[f"No pictures are shown: {_REASON}."] if wanted else [])
+    bare = Pictures(notes=[f"No pictures are shown: {_REASON}."] if wanted else [])
+    size = _size(page_of(bare))
+    if size + _MARGIN > most_bytes:
+        bare.notes.append(
+            f"The text alone of this page is {size / 1e6:.1f} MB, more than the {most_bytes / 1e6:g} MB that "
+            "a page should be at most."
+        )
+    return bare
+
+
+def _size(page: str) -> int:
+    """In bytes of UTF-8."""
+    return len(encodable(page).encode())
 
 
 def _make(report: Report, num: int) -> Pictures:
@@ -90,8 +103,13 @@ def _make(report: Report, num: int) -> Pictures:
         examples = choose(report, dataset, num)
         draw(report, dataset, examples)
         galleries.append(_gallery(report, dataset, examples))
-    training = {i: _training_pictures(run) for i, run in enumerate(report.runs)}
-    return Pictures(galleries, {i: some for i, some in training.items() if some})
+    pictures = Pictures(galleries)
+    for i, run in enumerate(report.runs):
+        some, notes = _training_pictures(run)
+        if some:
+            pictures.training[i] = some
+        pictures.notes += notes
+    return pictures
 
 
 def _gallery(report: Report, dataset: str, examples: list[Example]) -> Gallery:
@@ -125,20 +143,22 @@ def _group_name(kind: str, run: int | None) -> str:
     return kind if run is None else f"{kind}-{run}"
 
 
-def _training_pictures(run: RunContent) -> list[Picture]:
-    """What is in the run folder; a file that cannot be read is left out."""
+def _training_pictures(run: RunContent) -> tuple[list[Picture], list[str]]:
+    """What is in the run folder, and sentences on the files that cannot be read."""
     import numpy as np
     from PIL import Image
 
-    pictures = []
+    pictures, notes = [], []
     for name in run.training_pictures[:MOST_TRAINING_PICTURES]:
         try:
             with Image.open(Path(run.folder) / name) as file:
                 picture = file.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            reason = getattr(error, "strerror", None) or "it is no picture, or a damaged one"
+            notes.append(f"{name}, which shows what {run.name} was trained on: {reason}.")
             continue
         picture.thumbnail((2 * LONGEST_SIDE, 2 * LONGEST_SIDE))
         pictures.append(
             Picture(name, f"{name}: images that {run.name} was trained on", np.asarray(picture))
         )
-    return pictures
+    return pictures, notes

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
 from .content import ImageSource
+from .plain_text import encodable
+from .runs import is_finite
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -28,6 +31,15 @@ class GroundTruth(NamedTuple):
     coco: COCO
     images: ImageSource
     has_masks: bool
+
+    def says_the_same_as(self, other: GroundTruth) -> bool:
+        """Whether both have the same images, classes and objects; to be asked before an evaluation.
+
+        pycocotools changes masks in place. Detectron2 writes the time into a file's head, so that no hash of
+        the file would do.
+        """
+        parts = ("images", "categories", "annotations")
+        return all(self.coco.dataset[part] == other.coco.dataset[part] for part in parts)
 
 
 class GroundTruths:
@@ -54,9 +66,10 @@ class GroundTruths:
         self._annotations, self._image_root = annotations, image_root
         self.name = Path(annotations).stem if annotations is not None else ""
         self._known: dict[tuple[str, str], GroundTruth] = {}
+        self._by_dataset: dict[str, list[GroundTruth]] = {}
 
     def of(self, dataset: str, folder: str | os.PathLike) -> GroundTruth:
-        """The test set of a run.
+        """The test set of a run; the same object for runs on the same images of a dataset of the same name.
 
         Args:
             dataset: its name in Detectron2's catalogs; "" where it is not known.
@@ -70,7 +83,12 @@ class GroundTruths:
             root = os.fspath(self._image_root)
         key = (os.path.realpath(path), root)
         if key not in self._known:
-            self._known[key] = read_ground_truth(path, root)
+            truth = read_ground_truth(path, root)
+            alike = self._by_dataset.setdefault(dataset, [])
+            same = next((known for known in alike if known.says_the_same_as(truth)), truth)
+            if same is truth:
+                alike.append(truth)
+            self._known[key] = same
         return self._known[key]
 
     def _files_of(self, dataset: str, folder: Path) -> tuple[str, str]:
@@ -117,11 +135,15 @@ def read_ground_truth(path: str | os.PathLike, image_root: str | os.PathLike) ->
         raise InputError(f"{where}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: is not JSON: {error}") from error
-    check_content(content, where)
+    try:
+        check_content(content, where)
+    except TypeError as error:  # of an id that is a list
+        raise InputError(f"{where}: is not in COCO's format: {error}") from error
+    _refuse_ids(content, where)
     ids = {image["id"] for image in content["images"]}
     # Detectron2 ignores the others as well.
     annotations = [a for a in content.get("annotations", []) if a["image_id"] in ids]
-    without_area = [found["id"] for found in annotations if "area" not in found]
+    without_area = [found["id"] for found in annotations if not is_finite(found.get("area"))]
     if without_area:
         raise InputError(
             f"{where}: annotation {without_area[0]} has no area, by which objects are small or large"
@@ -131,15 +153,42 @@ def read_ground_truth(path: str | os.PathLike, image_root: str | os.PathLike) ->
     coco = _coco({**content, "annotations": annotations})
     images = ImageSource(
         files={
-            image["id"]: os.path.join(image_root, str(image["file_name"]))
+            image["id"]: os.path.join(image_root, encodable(str(image["file_name"])))
             for image in content["images"]
             if "file_name" in image
         },
         annotations={image_id: coco.imgToAnns.get(image_id, []) for image_id in coco.imgs},
-        class_names={id_: str(found.get("name", id_)) for id_, found in sorted(coco.cats.items())},
+        class_names=_class_names(coco),
     )
     has_masks = all(found.get("segmentation") for found in annotations)
     return GroundTruth(path, coco, images, has_masks)
+
+
+def _refuse_ids(content: Mapping[str, Any], where: str) -> None:
+    """Refuse ids that neither COCO's evaluation nor a table can put in order."""
+    for category in content["categories"]:
+        if isinstance(category["id"], bool) or not isinstance(category["id"], int):
+            raise InputError(
+                f"{where}: category id {category['id']!r} is not a whole number, as COCO's format asks for; "
+                "number the categories"
+            )
+    kinds = {type(image["id"]) for image in content["images"]}
+    if kinds not in (set(), {int}, {str}):
+        names = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise InputError(
+            f"{where}: its image ids are of {names}; give all images whole numbers, or all of them text"
+        )
+
+
+def _class_names(coco: COCO) -> dict[int, str]:
+    """By COCO's id; categories of the same name have their ids behind it, by which they are told apart."""
+    names = {
+        id_: encodable(str(found.get("name", id_))) for id_, found in sorted(coco.cats.items())
+    }
+    while len(set(names.values())) < len(names):
+        counts = Counter(names.values())
+        names = {id_: f"{n} ({id_})" if counts[n] > 1 else n for id_, n in names.items()}
+    return names
 
 
 def evaluated_images(truth: GroundTruth, facts: Mapping[str, Any]) -> Sequence[Any] | None:

@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..evaluation.analysis.findings import ERROR_TYPES, Interval
+from ..evaluation.analysis.findings import ERROR_TYPES, STATISTICS
 from .content import TASKS, Report, RunContent, Verdict
 from .initialization_tables import Table, metric_name
+from .numbers import percent, signed, signed_span, span
+from .plain_text import encodable
 from .verdicts import in_words
-
-_SIZES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 _CHARACTERS = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {c: f"\\{c}" for c in "\\|`*[]~$"}
 # An underscore inside of a word is itself, as in moco_1x.
@@ -20,16 +20,17 @@ _SPECIAL = re.compile(r"[&<>\\|`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def render(report: Report) -> str:
-    """The verdict, AP, errors, deviations from the published recipes and problems, as GitHub shows them.
+    """Verdict, metrics, errors, deviations from the published recipes and problems, as GitHub shows them.
 
     Text of the runs (names, paths, fields) is escaped: it is shown as it is and nothing else.
     """
-    tables = [_verdicts(report), _average_precisions(report.runs), _errors(report.runs)]
+    tables = [_verdicts(report), _average_precisions(report.runs), _other_metrics(report.runs)]
+    tables += [_errors(report.runs), *_recipe_differences(report.runs)]
     tables += [*map(_deviations, report.runs), _problems(report)]
     parts = [f"### {table.title}\n\n{table.text('github')}" for table in tables if table.rows]
     if report.command_line:
         parts.append(f"Made by {escaped(shlex.join(report.command_line))}")
-    return "\n\n".join(parts) + "\n"
+    return encodable("\n\n".join(parts) + "\n")
 
 
 def escaped(text: Any) -> str:
@@ -50,7 +51,7 @@ def _verdicts(report: Report) -> Table:
             row = [
                 run.name,
                 metric_name(f"{task}/AP"),
-                number(verdict.value),
+                percent(verdict.value),
                 span(verdict.interval),
             ]
             if compared:
@@ -63,14 +64,23 @@ def _verdicts(report: Report) -> Table:
 
 
 def _average_precisions(runs: Sequence[RunContent]) -> Table:
-    names = [f"{task}/{size}" for task in TASKS for size in _SIZES]
+    names = [f"{task}/{size}" for task in TASKS for size in STATISTICS]
     names = [name for name in names if any(name in run.metrics for run in runs)]
-    rows = [
-        _cells([run.name, *(number(run.metrics.get(name)) for name in names)])
-        for run in runs
-        if run.metrics
-    ]
-    return Table("Average precision", _cells(["run", *map(metric_name, names)]), rows)
+    return _metrics("Average precision", names, runs)
+
+
+def _other_metrics(runs: Sequence[RunContent]) -> Table:
+    names = dict.fromkeys(name for run in runs for name in run.other_metrics)
+    return _metrics("Other metrics", list(names), runs)
+
+
+def _metrics(title: str, names: Sequence[str], runs: Sequence[RunContent]) -> Table:
+    """Empty for a run without such a metric, and a dash for one that is undefined."""
+    rows = []
+    for run in (run for run in runs if run.metrics and names):
+        values = (percent(run.metrics[name]) if name in run.metrics else "" for name in names)
+        rows.append(_cells([run.name, *values]))
+    return Table(title, _cells(["run", *map(metric_name, names)]), rows)
 
 
 def _errors(runs: Sequence[RunContent]) -> Table:
@@ -83,7 +93,7 @@ def _errors(runs: Sequence[RunContent]) -> Table:
                     [
                         run.name,
                         TASKS[task],
-                        *("" if e is None else f"{e.gain:.1f} ({e.count:,})" for e in found),
+                        *("" if e is None else f"{percent(e.gain)} ({e.count:,})" for e in found),
                     ]
                 )
             )
@@ -91,10 +101,24 @@ def _errors(runs: Sequence[RunContent]) -> Table:
     return Table(title, _cells(["run", "task", *ERROR_TYPES.values()]), rows)
 
 
+def _recipe_differences(runs: Sequence[RunContent]) -> list[Table]:
+    """A table for each recipe that a run is of."""
+    by_recipe = {run.published_recipe: run.recipe_differences for run in runs}
+    return [
+        Table(
+            f"In what {escaped(recipe)} is not what was published",
+            ("field", "published", "here", "why"),
+            [_cells([one.name, one.published, one.here, one.reason]) for one in differences],
+        )
+        for recipe, differences in by_recipe.items()
+    ]
+
+
 def _deviations(run: RunContent) -> Table:
     rows = [_cells([one.key, one.recipe, one.run]) for one in run.deviations]
-    title = f"Deviations of {escaped(run.name)} from {escaped(run.published_recipe)}"
-    return Table(title, ("field", "recipe", "run"), rows)
+    recipe = escaped(run.published_recipe)
+    title = f"Deviations of {escaped(run.name)} from the packaged config {recipe}"
+    return Table(title, ("field", "packaged", "run"), rows)
 
 
 def _problems(report: Report) -> Table:
@@ -107,25 +131,13 @@ def _cells(values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(map(escaped, values))
 
 
-def number(value: float | None) -> str:
-    """Percent with one decimal; "" for what is not there."""
-    return "" if value is None else f"{value:.1f}"
-
-
-def span(interval: Interval | None) -> str:
-    """ "50.1 to 57.3"; "" for what is not there."""
-    return "" if interval is None else f"{interval.low:.1f} to {interval.high:.1f}"
-
-
 def _difference(verdict: Verdict) -> str:
     found = verdict.difference
-    if found is None:
-        return ""
-    return f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+    return "" if found is None else f"{signed(found.value)} ({signed_span(found)})"
 
 
 def _published(verdict: Verdict) -> str:
     if verdict.published is None:
         return ""
-    words = [f"{verdict.published:.1f}", verdict.published_source, verdict.published_note]
+    words = [percent(verdict.published), verdict.published_source, verdict.published_note]
     return "; ".join(filter(None, words))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,24 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..evaluation.analysis.findings import ERROR_TYPES, Interval, TaskAnalysis
+from ..evaluation.analysis.bootstrap import METRICS
+from ..evaluation.analysis.findings import ERROR_TYPES, STATISTICS, Interval
 from . import galleries, plots, provenance
+from . import page_tables as tables
 from .content import TASKS, Report, RunContent, Verdict
+from .initialization_tables import metric_name
+from .numbers import percent, signed, signed_span, span
+from .plain_text import encodable
 from .svg import DASHES, NUM_COLOURS
+from .verdicts import COMPARED, HIGHER, LOWER, TIE, in_words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 MOST_BYTES = 5_000_000  # of a page
-MOST_CELLS = 26  # rows of a confusion matrix that is a table, background among them
-MOST_CONFUSIONS = 12  # that are named beneath it
-SIZE_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-LOOSER_METRICS = ("AP50", "AP75")
-COMPARED = {"higher": "▲", "lower": "▼", "no difference shown": "≈"}
-"""Words of a verdict that stand for a comparison, with a sign for each."""
+LOOSER_METRICS = tuple(metric for metric in METRICS if metric != "AP")
+SIGNS = {HIGHER: "▲", LOWER: "▼", TIE: "≈"}
+"""By the words of a verdict that stand for a comparison."""
 
 _ALL_ERRORS = {"FalsePos": "all false positives", "FalseNeg": "all false negatives"}
 _SWATCH = 1.8  # how much wider than in a plot a run's line is beside its name
+_MEND = re.compile(r"; (?:correct|give|number|set) .*(?=\.$)", re.DOTALL)
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -45,6 +50,9 @@ class Track:
 def render(report: Report, *, num_pictures: int = 4) -> str:
     """The page as HTML of less than `MOST_BYTES` bytes, for which pictures become smaller or fewer.
 
+    Where its text alone is more it has no pictures, and says how large it is. It can be written as UTF-8,
+    whatever the names in it are.
+
     Args:
         num_pictures: how many of the best, of the worst and of random test images are shown.
 
@@ -55,7 +63,7 @@ def render(report: Report, *, num_pictures: int = 4) -> str:
     content = _content(report)
 
     def page_of(pictures: galleries.Pictures) -> str:
-        return template.render(content, pictures=pictures)
+        return encodable(template.render(content, pictures=pictures))
 
     return page_of(galleries.fill(report, num_pictures, MOST_BYTES, page_of))
 
@@ -73,8 +81,11 @@ def _environment() -> Environment:
     environment.filters |= {
         "percent": percent,
         "signed": signed,
-        "range": _range,
-        "signed_range": _signed_range,
+        "span": span,
+        "signed_span": signed_span,
+        "in_words": in_words,
+        "metric": metric_name,
+        "told": told,
         "value": shown_value,
         "shell": shlex.join,
     }
@@ -101,18 +112,24 @@ def _content(report: Report) -> dict[str, Any]:
         },
         "error_types": ERROR_TYPES,
         "error_rows": {**ERROR_TYPES, **_ALL_ERRORS},
-        "compared": COMPARED,
-        "size_metrics": SIZE_METRICS,
+        "signs": SIGNS,
+        "size_metrics": STATISTICS,
+        "sizes": {task: [tables.sizes_of(run, task) for run in report.runs] for task in tasks},
+        "measured": tables.measured,
+        "not_measured": tables.NOT_MEASURED,
+        "is_of_coco": {task: tables.is_of_coco(report.runs, task) for task in tasks},
+        "other_metrics": tables.other_metrics(report.runs),
+        "image_counts": tables.image_counts(report.runs),
         "sentences": [s for t, word in tasks.items() for s in sentences(report.runs, t, word)],
         "looser": {task: _looser(report.runs, task) for task in tasks},
         "tracks": {task: tracks(report.runs, task) for task in tasks},
         "curves": plots.learning_curves(report.runs),
         "recall_plots": {task: plots.precision_recall(report.runs, task) for task in tasks},
-        "thresholds": {task: _thresholds(report.runs, task) for task in tasks},
-        "class_rows": {task: class_rows(report.runs, task) for task in tasks},
+        "thresholds": {task: tables.thresholds(report.runs, task) for task in tasks},
+        "class_rows": {task: tables.class_rows(report.runs, task) for task in tasks},
         "error_plots": {task: plots.error_gains(report.runs, task) for task in tasks},
-        "confusions": {task: _confusions(report.runs, task) for task in tasks},
-        "counts": {task: _counts(report.runs, task) for task in tasks},
+        "confusions": {task: tables.confusions(report.runs, task) for task in tasks},
+        "counts": {task: tables.counts(report.runs, task) for task in tasks},
         "provenance": provenance,
         "galleries": galleries,
         "dashes": [" ".join(f"{_SWATCH * x:g}" for x in d) if d[0] else "none" for d in DASHES],
@@ -126,16 +143,9 @@ def _content(report: Report) -> dict[str, Any]:
     }
 
 
-def percent(value: float | None) -> str:
-    """One decimal, as AP is told; a dash where there is none."""
-    return "–" if value is None or value != value else f"{value:.1f}".replace("-", "−")
-
-
-def signed(value: float | None) -> str:
-    """With its sign, which is a minus and no hyphen; an exact zero has none."""
-    if value is None or value != value:
-        return "–"
-    return "0" if value == 0 else f"{value:+.1f}".replace("-", "−")
+def told(problem: str) -> str:
+    """A problem without what to give a command instead, which is of no use to readers of a page."""
+    return _MEND.sub("", problem)
 
 
 def shown_value(value: Any) -> str:
@@ -150,7 +160,7 @@ def sentences(runs: Sequence[RunContent], task: str, word: str) -> list[str]:
     if not others:
         if verdict is None or verdict.value is None:
             return [f"There is no {word} AP."]
-        within = f", 95 % interval {_range(verdict.interval)}" if verdict.interval else ""
+        within = f", 95 % interval {span(verdict.interval)}" if verdict.interval else ""
         return [f"{word.capitalize()} AP {percent(verdict.value)}{within}."]
     return [_compared(first, other, task, word) for other in others]
 
@@ -169,25 +179,20 @@ def _compared(first: RunContent, other: RunContent, task: str, word: str) -> str
     verdict = other.verdicts.get(f"{task}/AP")
     if verdict is None:
         return f"{other.name} has no {word} AP to compare."
-    if verdict.difference is None or verdict.word not in COMPARED:
-        reason = verdict.word.removeprefix("not compared: ")
+    if verdict.difference is None:
         return (
-            f"{word.capitalize()} AP of {other.name} is not compared with {first.name}: {reason}."
+            f"{word.capitalize()} AP of {other.name} is not compared with {first.name}: "
+            f"{verdict.word}."
         )
-    numbers = f"{signed(verdict.difference.value)} points, 95 % interval {_signed_range(verdict.difference)}"
-    if verdict.word == "no difference shown":
+    numbers = f"{signed(verdict.difference.value)} points, 95 % interval {signed_span(verdict.difference)}"
+    if verdict.word not in COMPARED:
+        doubt = f"{verdict.word[:1].upper()}{verdict.word[1:]}"
+        return f"{doubt} whether {word} AP of {other.name} and {first.name} differs: {numbers}."
+    if verdict.word == TIE:
         return (
             f"No difference in {word} AP between {other.name} and {first.name} is shown: {numbers}."
         )
     return f"{other.name} has a {verdict.word} {word} AP than {first.name}: {numbers}."
-
-
-def _range(interval: Interval) -> str:
-    return f"{percent(interval.low)} to {percent(interval.high)}"
-
-
-def _signed_range(interval: Interval) -> str:
-    return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
 def tracks(runs: Sequence[RunContent], task: str) -> list[dict[str, Track]]:
@@ -217,72 +222,3 @@ def _track(interval: Interval, lowest: float, highest: float, zero: float | None
         for x in (interval.low, interval.value, interval.high)
     )
     return Track(*places, zero)
-
-
-def class_rows(runs: Sequence[RunContent], task: str) -> list[tuple[str, int, list[Any]]]:
-    """Name, number of objects, and each run's row (None where it has none) of every class."""
-    by_run = [
-        {row.name: row for row in run.analyses[task].classes} if task in run.analyses else {}
-        for run in runs
-    ]
-    names = dict.fromkeys(name for rows in by_run for name in rows)
-    found = []
-    for name in names:
-        rows = [of_run.get(name) for of_run in by_run]
-        found.append((name, max(row.objects for row in rows if row), rows))
-    return found
-
-
-def _thresholds(runs: Sequence[RunContent], task: str) -> list[tuple[float, list[float | None]]]:
-    """IoU threshold, and the AP of each run there."""
-    analyses = [run.analyses.get(task) for run in runs]
-    known = sorted({t for a in analyses if a for t in a.precision})
-    return [
-        (t, [plots.mean_precision(a, t) if a and t in a.precision else None for a in analyses])
-        for t in known
-    ]
-
-
-def _confusions(runs: Sequence[RunContent], task: str) -> list[dict[str, Any]]:
-    found = []
-    for number, run in enumerate(runs):
-        if task not in run.analyses:
-            continue
-        analysis = run.analyses[task]
-        names = [*analysis.class_names, "background"]
-        is_table = len(names) <= MOST_CELLS
-        words = (
-            f"confusion matrix of {run.name}, {TASKS[task]}: {len(names)} rows; the commonest confusions "
-            "are named in the table after it"
-        )
-        found.append(
-            {
-                "run": run,
-                "number": number,
-                "names": names,
-                "rows": analysis.confusion if is_table else (),
-                "svg": ""
-                if is_table
-                else plots.confusion_picture(analysis, f"confusion{task}{number}", words),
-                "commonest": commonest_confusions(analysis),
-            }
-        )
-    return found
-
-
-def commonest_confusions(analysis: TaskAnalysis) -> list[tuple[str, str, int]]:
-    """What is there, what was found instead, and how often, of two different classes."""
-    names = analysis.class_names
-    pairs = [
-        (names[row], names[column], count)
-        for row, counts in enumerate(analysis.confusion[:-1])
-        for column, count in enumerate(counts[:-1])
-        if row != column and count
-    ]
-    return sorted(pairs, key=lambda pair: -pair[2])[:MOST_CONFUSIONS]
-
-
-def _counts(runs: Sequence[RunContent], task: str) -> list[tuple[str, list[int | None]]]:
-    analyses = [run.analyses.get(task) for run in runs]
-    names = dict.fromkeys(name for a in analyses if a for name in a.counts)
-    return [(name, [a.counts.get(name) if a else None for a in analyses]) for name in names]

@@ -110,7 +110,7 @@ def precision_recall(runs: Sequence[RunContent], task: str) -> list[Plot]:
         curves = {
             i: (_pairs(analysis, threshold), 1)
             for i, analysis in analyses.items()
-            if _key(analysis, threshold) is not None
+            if threshold in analysis.precision
         }
         if len(analyses) > 1 and curves:
             plots.append(
@@ -156,10 +156,10 @@ def error_gains(runs: Sequence[RunContent], task: str) -> Plot | None:
         for i, a in analyses.items()
     ]
     return _panel(
-        "Gain in AP50 from mending each type",
+        "Gain in TIDE’s AP50 from mending each type",
         f"errors{task}",
         lambda axis: _draw_gains(axis, analyses),
-        f"points of AP50 gained by mending each type of error, {'; '.join(words)}",
+        f"points of TIDE’s AP50 gained by mending each type of error, {'; '.join(words)}",
         inches=(7, 2.4),
     )
 
@@ -270,14 +270,7 @@ def _broken(words: str) -> str:
 
 
 def _pairs(analysis: TaskAnalysis, threshold: float) -> Points:
-    precision = analysis.precision[_key(analysis, threshold)]
-    return list(zip(analysis.recalls, precision, strict=True))
-
-
-def _key(analysis: TaskAnalysis, threshold: float) -> float | None:
-    """The threshold as the analysis has it, which may have come from steps of 0.05."""
-    close = (key for key in analysis.precision if math.isclose(key, threshold, abs_tol=1e-9))
-    return next(close, None)
+    return list(zip(analysis.recalls, analysis.precision[threshold], strict=True))
 
 
 def _short(value: float) -> str:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .content import PublishedField, RunContent
 
 Rows = list[tuple[str, str]]
 
@@ -103,6 +106,19 @@ def starts(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         for start in record.get("starts", ())
         if isinstance(start, Mapping)
     ]
+
+
+def differs_in(run: RunContent, field: PublishedField) -> str:
+    """Where a field is not as published: "in the packaged config", or in what "this run" is not that."""
+    keys = [deviation.key for deviation in run.deviations]
+    # A field may be a list or mapping, whose items deviate one by one.
+    places = {
+        "in the packaged config": any(one.name == field.name for one in run.recipe_differences),
+        "in this run": any(
+            key == of or key.startswith(f"{of}.") for key in keys for of in field.keys
+        ),
+    }
+    return " and ".join(place for place, differs in places.items() if differs)
 
 
 def command_line(record: Mapping[str, Any]) -> str:

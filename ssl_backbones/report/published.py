@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .content import Deviation, PublishedField
+from .. import configs_folder
+from ..engine.recipe import ABSENT
+from ..protocols.registry import PROCESSES, PROTOCOLS
+from .content import Deviation, PublishedField, RecipeDifference, RunContent
+from .runs import changed_fields
 
-PROCESSES = 8
-"""The published runs' (MMDetection's configs are for 8 GPUs with 2 images each)."""
+if TYPE_CHECKING:
+    from ..fidelity.rows import Row
 
 TEST_SET, TEST_IMAGES = "coco_2017_val", 5000
 """COCO val2017, on which all of the published numbers are."""
-
-_AUGMENTATIONS = "dataloader.{}.mapper.augmentations.0"
-_SCALE = ("short_edge_length", "sample_style", "max_size")
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,12 @@ class Recipe:
         name: of the packaged config.
         config: the published one, in MMDetection's `configs/selfsup_pretrain`.
         ap: "bbox/AP" and "segm/AP" in percent, on COCO val2017.
-        schedule: "1x" or "2x".
         weights: the name in `ssl_backbones.weights.NAMED_WEIGHTS` of what it starts from.
     """
 
     name: str
     config: str
     ap: Mapping[str, float]
-    schedule: str
     weights: str
 
     @property
@@ -43,137 +43,39 @@ class Recipe:
         return f"MMDetection configs/selfsup_pretrain, {self.config}, COCO val2017"
 
 
-@dataclass(frozen=True)
-class Field:
-    """A property of the published recipes.
-
-    Attributes:
-        published: MMDetection's value in words.
-        keys: of the config's fields that hold it; a list's items follow its key.
-        schedule: of the recipes that it is of; "" for all.
-    """
-
-    name: str
-    published: str
-    keys: tuple[str, ...]
-    schedule: str = ""
+_PRETRAININGS = {
+    "moco": ("MoCo v2, 800 epochs", "moco_v2_800ep"),
+    "swav": ("SwAV, 800 epochs", "swav_800ep"),
+}
+"""By how the name of a recipe begins, what the protocols call the pretraining, and its weights."""
 
 
-def _recipe(name: str, config: str, box: float, mask: float) -> Recipe:
-    return Recipe(
-        name,
-        f"mask-rcnn_r50-{config}_coco",
-        {"bbox/AP": box, "segm/AP": mask},
-        schedule="2x" if name.endswith("2x") else "1x",
-        weights="swav_800ep" if name.startswith("swav") else "moco_v2_800ep",
-    )
+def _recipe(name: str, config: str) -> Recipe:
+    method, schedule = name.split("_")
+    pretraining, weights = _PRETRAININGS[method]
+    ap = {one.pretraining: one.metrics for one in PROTOCOLS[f"mmdet_{schedule}"].published}
+    return Recipe(name, f"mask-rcnn_r50-{config}_coco", ap[pretraining], weights)
 
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        _recipe("moco_1x", "mocov2-pre_fpn_1x", 38.0, 34.3),
-        _recipe("moco_ms2x", "mocov2-pre_fpn_ms-2x", 40.8, 36.8),
-        _recipe("swav_1x", "swav-pre_fpn_1x", 39.1, 35.7),
-        _recipe("swav_ms2x", "swav-pre_fpn_ms-2x", 41.3, 37.3),
+        _recipe("moco_1x", "mocov2-pre_fpn_1x"),
+        _recipe("moco_ms2x", "mocov2-pre_fpn_ms-2x"),
+        _recipe("swav_1x", "swav-pre_fpn_1x"),
+        _recipe("swav_ms2x", "swav-pre_fpn_ms-2x"),
     )
 }
 
-FIELDS = (
-    Field(
-        "backbone norm",
-        "SyncBN, trainable affine, running statistics updated",
-        ("model.backbone.bottom_up.stages.norm",),
-    ),
-    Field(
-        "frozen",
-        "frozen_stages=0: the stem and its norm",
-        ("model.backbone.bottom_up.freeze_at",),
-    ),
-    Field(
-        "input",
-        "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375",
-        (
-            "model.input_format",
-            "dataloader.train.mapper.image_format",
-            "dataloader.test.mapper.image_format",
-            "model.pixel_mean",
-            "model.pixel_std",
-        ),
-    ),
-    Field(
-        "stride",
-        "in the 3x3 convolution",
-        ("model.backbone.bottom_up.stages.stride_in_1x1",),
-    ),
-    Field(
-        "train scale, 1x",
-        "800 / 1333",
-        tuple(f"{_AUGMENTATIONS.format('train')}.{name}" for name in _SCALE),
-        "1x",
-    ),
-    Field(
-        "train scale, 2x",
-        "short side uniform in 640..800, long side up to 1333",
-        tuple(f"{_AUGMENTATIONS.format('train')}.{name}" for name in _SCALE),
-        "2x",
-    ),
-    Field(
-        "flip",
-        "horizontal, 0.5",
-        (
-            "dataloader.train.mapper.augmentations.1._target_",
-            "dataloader.train.mapper.augmentations.1.horizontal",
-            "dataloader.train.mapper.augmentations.1.prob",
-        ),
-    ),
-    Field(
-        "test scale",
-        "800 / 1333",
-        tuple(f"{_AUGMENTATIONS.format('test')}.{name}" for name in _SCALE),
-    ),
-    Field(
-        "batch, LR, momentum",
-        "16, 0.02, 0.9",
-        ("dataloader.train.total_batch_size", "optimizer.lr", "optimizer.momentum"),
-    ),
-    Field(
-        "weight decay",
-        "1e-4, on norm parameters too",
-        ("optimizer.weight_decay", "optimizer.params.weight_decay_norm"),
-    ),
-    Field(
-        "warm-up",
-        "500 iterations from 0.001, linear",
-        ("train.warmup_iters", "lr_multiplier.warmup_factor", "lr_multiplier.warmup_method"),
-    ),
-    Field(
-        "1x",
-        "12 epochs = 87,960 iterations, steps after 8 and 11 epochs",
-        ("train.max_iter", "lr_multiplier.scheduler.milestones"),
-        "1x",
-    ),
-    Field(
-        "2x",
-        "24 epochs = 175,920 iterations, steps after 16 and 22 epochs",
-        ("train.max_iter", "lr_multiplier.scheduler.milestones"),
-        "2x",
-    ),
-    Field(
-        "FPN, RPN, heads",
-        "no norm; 2000/1000 proposals; L1 losses; 0.05 score, 0.5 NMS, 100 detections",
-        (
-            "model.backbone.norm",
-            "model.proposal_generator.pre_nms_topk",
-            "model.proposal_generator.post_nms_topk",
-            "model.roi_heads.box_head.conv_norm",
-            "model.roi_heads.box_predictor.test_score_thresh",
-            "model.roi_heads.box_predictor.test_nms_thresh",
-            "model.roi_heads.box_predictor.test_topk_per_image",
-        ),
-    ),
+_AS_STOCK = "as Detectron2 has it"
+
+_DATA = (
+    "test images",
+    "dataloader.train.dataset.names",
+    "dataloader.test.dataset.names",
+    "dataloader.evaluator.dataset_name",
 )
-"""MMDetection's selfsup_pretrain configs, field by field, beside Detectron2's names for them."""
+"""Fields that say on which data a run was trained and tested."""
 
 _NO_PART = {
     "train.seed": "nobody publishes one",
@@ -200,32 +102,65 @@ def recipe_of(command_line: Sequence[Any]) -> Recipe | None:
 
 
 def published_fields(recipe: Recipe, record: Mapping[str, Any]) -> list[PublishedField]:
-    """Each published field beside what a run has.
+    """Each published field that a config can hold, beside what a run has.
 
     Args:
         record: the run's run.json.
     """
-    here, weights = record["recipe"], record["weights"]
+    from ..fidelity.rows import BUILT
+    from ..fidelity.tables import shown
+
+    here = {**record["recipe"], "weights": _started(record)}
+    found = []
+    for row in _rows(recipe.name):
+        # Options that only this project's trainer has are in no published recipe.
+        if row.keys and not row.keys[0].startswith(BUILT) and row.source != "trainer":
+            values = (value_of(here, key) for key in row.keys)
+            words = dict.fromkeys(_AS_STOCK if v is ABSENT else shown(v) for v in values)
+            published = row.wording or shown(row.published)
+            found.append(PublishedField(row.field, published, "; ".join(words), row.keys))
+    return found
+
+
+def recipe_differences(recipe: Recipe) -> list[RecipeDifference]:
+    """In what the packaged config, run on Detectron2, is not the published recipe."""
+    from ..fidelity.tables import shown
+
+    return [
+        RecipeDifference(
+            row.field, row.wording or shown(row.published), shown(row.ours), row.reason
+        )
+        for row in _rows(recipe.name)
+        if row.differs
+    ]
+
+
+@cache
+def _rows(name: str) -> list[Row]:
+    """What is known of the fields of a packaged config."""
+    from ..fidelity.rows import read
+
+    return read(configs_folder() / "fidelity.yaml").rows_of(name)
+
+
+def _started(record: Mapping[str, Any]) -> str:
+    """What a run started from: its weights' file and network, as far as they are known."""
+    weights = record["weights"]
     words = [str(weights[name]) for name in ("source", "method", "branch") if weights.get(name)]
-    started = " ".join(words) or str(here.get("weights", "not recorded"))
-    fields = [PublishedField("weights", _weights_file(recipe), started)]
-    for field in FIELDS:
-        if field.schedule in ("", recipe.schedule):
-            values = {key: value_of(here, key) for key in field.keys}
-            known = [f"{key} = {value}" for key, value in values.items() if value is not None]
-            text = "; ".join(known) or "as Detectron2 has it"
-            fields.append(PublishedField(field.name, field.published, text))
-    return fields
+    return " ".join(words) or str(record["recipe"].get("weights", "not recorded"))
 
 
 def value_of(fields: Mapping[str, Any], key: str) -> Any:
-    """A field, or the list whose items are fields `key.0`, `key.1` and so on; None for neither."""
+    """A field, or the list or mapping whose items are fields `key.0` or `key.name`; `ABSENT` for neither."""
     if key in fields:
         return fields[key]
-    items: list[Any] = []
-    while f"{key}.{len(items)}" in fields:
-        items.append(fields[f"{key}.{len(items)}"])
-    return items or None
+    prefix = f"{key}."
+    inside = {k.removeprefix(prefix): v for k, v in fields.items() if k.startswith(prefix)}
+    names = dict.fromkeys(k.partition(".")[0] for k in inside)
+    if not names:
+        return ABSENT
+    items = {name: value_of(inside, name) for name in names}
+    return list(items.values()) if all(name.isdigit() for name in names) else items
 
 
 def deviations(
@@ -252,30 +187,59 @@ def deviations(
     return [
         Deviation(key, there, value)
         for key, there, value in compare(packaged, here)
-        if not any(fnmatchcase(key, pattern) for pattern in _NO_PART)
+        if not _is_no_part(key)
     ]
 
 
-def why_not_comparable(dataset: str, found: Sequence[Deviation]) -> str:
-    """Why a published number is not of what a run measured; "" if it is of the same.
+def _is_no_part(key: str) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in _NO_PART)
 
-    Args:
-        dataset: that the run was tested on.
-        found: the run's deviations.
-    """
-    by_key = {deviation.key: deviation.run for deviation in found}
+
+def why_not_comparable(run: RunContent) -> str:
+    """Why the published number of a run's recipe is not of what the run measured; "" if it is of the same."""
+    reasons = {
+        "data": _other_data(run),
+        "recipe": _other_recipe(run),
+        "training": _other_training(run),
+        "evaluation": [run.kind_of_evaluation] if run.kind_of_evaluation else [],
+    }
+    return "; ".join(f"not the same {of}: {', '.join(why)}" for of, why in reasons.items() if why)
+
+
+def _other_data(run: RunContent) -> list[str]:
+    by_key = {deviation.key: deviation.run for deviation in run.deviations}
     reasons = []
-    if dataset != TEST_SET:
-        reasons.append(f"tested on {dataset or 'an unknown dataset'}")
+    if run.dataset != TEST_SET:
+        reasons.append(f"tested on {run.dataset or 'an unknown dataset'}")
     if (images := by_key.get("test images")) is not None:
         reasons.append(f"tested on {images:,} instead of {TEST_IMAGES:,} images")
     if (trained := by_key.get("dataloader.train.dataset.names")) is not None:
         reasons.append(f"trained on {trained}")
-    if reasons:
-        return f"not the same data: {', '.join(reasons)}"
-    if not found:
-        return ""
-    return f"not the same recipe: {len(found)} field{'s' * (len(found) > 1)} differ{'s' * (len(found) == 1)}"
+    return reasons
+
+
+def _other_recipe(run: RunContent) -> list[str]:
+    count = sum(deviation.key not in _DATA for deviation in run.deviations)
+    return [f"{count} field{'s' * (count > 1)} differ{'s' * (count == 1)}"] if count else []
+
+
+def _other_training(run: RunContent) -> list[str]:
+    """What happened in a training so that its recipe does not tell all of it."""
+    reasons = []
+    changed = dict.fromkeys(
+        key
+        for start in run.record.get("starts", ())
+        for key in changed_fields(start)
+        if not _is_no_part(key)
+    )
+    if changed:
+        reasons.append(f"resumed with other values of {', '.join(changed)}")
+    if run.iterations is None:
+        reasons.append("it is not known how many iterations it did")
+    elif run.iterations[0] < run.iterations[1]:
+        done, planned = run.iterations
+        reasons.append(f"did {done:,} of {planned:,} iterations")
+    return reasons
 
 
 def _are_published(weights: Mapping[str, Any], recipe: Recipe) -> bool:

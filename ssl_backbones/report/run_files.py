@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from ..files import write_atomically
 from .content import TASKS, Report, RunContent
 from .drawing import contact_sheet, save_picture
 from .examples import choose, draw
+from .plain_text import encodable
 from .plots import (
     Points,
     curves_of,
@@ -41,27 +42,26 @@ def recall_name(task: str) -> str:
     return f"pr_curves_{TASKS[task]}.png"
 
 
-def write_run_files(report: Report, run: RunContent) -> list[Path]:
+def write_run_files(report: Report, run: RunContent) -> Iterator[Path]:
     """Write into a run's folder each picture for which the run has what it takes.
 
     `RESULTS` holds AP, the losses and the learning rate; `recall_name` and `CONFUSION` are of the last
     evaluation; `PREDICTIONS` shows random test images, the same for all runs of one seed.
 
-    Returns:
-        What was written.
+    Yields:
+        Each file, once it is written.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    folder, paths = Path(run.folder), []
+    folder = Path(run.folder)
     for name, (inches, draw_into) in _figures(run).items():
         _save(folder / name, inches, draw_into)
-        paths.append(folder / name)
+        yield folder / name
     sheet = _predictions(report, run)
     if sheet is not None:
         save_picture(folder / PREDICTIONS, sheet)
-        paths.append(folder / PREDICTIONS)
-    return paths
+        yield folder / PREDICTIONS
 
 
 def _figures(run: RunContent) -> dict[str, tuple[tuple[float, float], Callable[[Figure], None]]]:
@@ -122,7 +122,7 @@ def _draw_recall(figure: Figure, analysis: TaskAnalysis) -> None:
 def _draw_matrix(figure: Figure, analysis: TaskAnalysis) -> None:
     axis = figure.subplots()
     draw_confusion(axis, analysis.confusion)
-    names = [*analysis.class_names, "background"]
+    names = [*map(encodable, analysis.class_names), "background"]
     if len(names) <= MOST_NAMES:
         axis.set_xticks(range(len(names)), names, rotation=90)
         axis.set_yticks(range(len(names)), names)

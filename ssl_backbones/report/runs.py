@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from .content import RunContent
+from .plain_text import all_encodable, encodable
 
 Curves = dict[str, list[tuple[int, float]]]
 
@@ -53,8 +54,9 @@ def read_run(folder: str | os.PathLike) -> RunContent:
     run.curves, problems = read_scalars(folder / SCALARS)
     run.problems += problems
     run.training_pictures = _training_pictures(folder)
-    evaluation = _read_evaluations(folder, run)
-    run.detections = _read_detections(folder / evaluation / _DETECTIONS, run.problems)
+    run.evaluation = _read_evaluations(folder, run)
+    where = folder / (run.evaluation or _EVALUATION)
+    run.detections = _read_detections(where / _DETECTIONS, run.problems)
     _compare_with_schedule(run)
     return run
 
@@ -78,8 +80,10 @@ def short_names(folders: Sequence[str | os.PathLike]) -> list[str]:
 def read_scalars(path: str | os.PathLike) -> tuple[Curves, list[str]]:
     """By name of a scalar its points (iteration, value), and sentences on what cannot be read.
 
-    A run that was resumed, or begun anew in the same folder, appends: what an entry comes after counts no
-    more from its iteration on. Values that are no finite number are left out.
+    Detectron2's JSONWriter writes the iterations that have come together in any order, each scalar once. A
+    run that was resumed, or begun anew in the same folder, appends: an entry that goes back and repeats a
+    scalar begins it, and what stands before counts no more from its iteration on. Values that are no finite
+    number are left out.
     """
     path = Path(path)
     try:
@@ -87,17 +91,21 @@ def read_scalars(path: str | os.PathLike) -> tuple[Curves, list[str]]:
     except OSError as error:
         return {}, [f"There are no learning curves: {path.name}: {error.strerror}."]
     entries: dict[int, dict[str, Any]] = {}
-    newest, damaged = -1, 0
+    newest: dict[str, int] = {}
+    damaged = 0
     for line in filter(None, lines):
         entry = _entry(line)
         if entry is None:
             damaged += 1
             continue
         iteration = entry.pop("iteration")
-        if iteration < newest:
+        names = [name for name, value in entry.items() if _is_number(value)]
+        goes_back = iteration < max(newest.values(), default=-1)
+        if goes_back and any(newest.get(name, -1) >= iteration for name in names):
             entries = {i: e for i, e in entries.items() if i < iteration}
+            newest = _newest(entries)
         entries[iteration] = {**entries.get(iteration, {}), **entry}
-        newest = iteration
+        newest |= {name: max(iteration, newest.get(name, -1)) for name in names}
     problems = []
     if damaged:
         problems.append(
@@ -106,6 +114,16 @@ def read_scalars(path: str | os.PathLike) -> tuple[Curves, list[str]]:
     elif not entries:
         problems.append(f"There are no learning curves: {path.name} is empty.")
     return _curves(entries, problems), problems
+
+
+def _newest(entries: Mapping[int, Mapping[str, Any]]) -> dict[str, int]:
+    """By name of a scalar its last iteration."""
+    found: dict[str, int] = {}
+    for iteration, entry in entries.items():
+        for name, value in entry.items():
+            if _is_number(value):
+                found[name] = max(iteration, found.get(name, -1))
+    return found
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
@@ -120,14 +138,14 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 def _curves(entries: Mapping[int, Mapping[str, Any]], problems: list[str]) -> Curves:
     curves: Curves = defaultdict(list)
     broken: dict[str, int] = {}
-    for iteration, entry in entries.items():
+    for iteration, entry in sorted(entries.items()):
         for name, value in entry.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if not _is_number(value):
                 continue
-            if _is_finite(value):
-                curves[name].append((iteration, value))
+            if is_finite(value):
+                curves[encodable(name)].append((iteration, value))
             elif "loss" in name:
-                broken.setdefault(name, iteration)
+                broken.setdefault(encodable(name), iteration)
     problems += [f"{name} is not finite at iteration {i}." for name, i in broken.items()]
     return dict(curves)
 
@@ -136,9 +154,12 @@ def _read_record(folder: Path, problems: list[str]) -> dict[str, Any]:
     from ..engine.record import NAME, read
 
     try:
-        record = read(folder)
+        record = all_encodable(read(folder))
     except InputError as error:
         problems.append(f"What was run is not known: {error}.")
+        return {}
+    except RecursionError:
+        problems.append(f"What was run is not known: {NAME} is nested too deeply.")
         return {}
     odd = [name for name, kind in _RECORD.items() if not isinstance(record.get(name), kind)]
     if not all(isinstance(start, dict) for start in record["starts"]):
@@ -147,17 +168,19 @@ def _read_record(folder: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{NAME} is damaged: it has no usable {', '.join(odd)}.")
     record |= {name: _RECORD[name]() for name in odd}
     problems += [
-        f"It was resumed at iteration {start.get('iteration')} with other values of {_changed(start)}."
+        f"It was resumed at iteration {start.get('iteration')} with other values of "
+        f"{', '.join(changed_fields(start))}."
         for start in record["starts"]
         if start.get("changed")
     ]
     return record
 
 
-def _changed(start: Mapping[str, Any]) -> str:
-    """The fields that differ in a run that goes on."""
-    changes = start["changed"] if isinstance(start["changed"], list) else []
-    return ", ".join(str(change[0]) for change in changes if isinstance(change, list) and change)
+def changed_fields(start: Mapping[str, Any]) -> list[str]:
+    """The fields in which a run went on otherwise than it had begun, of an entry of run.json's `starts`."""
+    changes = start.get("changed")
+    changes = changes if isinstance(changes, list) else []
+    return [str(change[0]) for change in changes if isinstance(change, list) and change]
 
 
 def _read_config(folder: Path, problems: list[str]) -> str:
@@ -175,7 +198,7 @@ def _training_pictures(folder: Path) -> list[str]:
 
 
 def _read_evaluations(folder: Path, run: RunContent) -> str:
-    """Fill in dataset, facts and metrics; gives the name of the evaluation that they are of."""
+    """Fill in dataset, facts and metrics; gives the name of the evaluation that they are of, or ""."""
     evaluations = {
         path.parent.name: path for path in sorted(folder.glob(f"{_EVALUATION}*/metrics.json"))
     }
@@ -197,7 +220,7 @@ def _read_evaluations(folder: Path, run: RunContent) -> str:
     }
     run.facts = facts.get(main, {})
     run.dataset = str(run.facts.get("dataset") or "") or _dataset_of(run.record)
-    return main
+    return main if main in numbers else ""
 
 
 def _read_numbers(
@@ -206,7 +229,7 @@ def _read_numbers(
     from ..evaluation.metrics import flatten, read_metrics
 
     try:
-        results, facts = read_metrics(str(path))
+        results, facts = all_encodable(list(read_metrics(str(path))))
         numbers = flatten(results)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         problems.append(f"{path.parent.name}/{path.name} is damaged.")
@@ -252,13 +275,18 @@ def _is_detection(found: Any) -> bool:
     if not isinstance(found, dict) or not isinstance(found.get("image_id"), int | str):
         return False
     box, mask = found.get("bbox"), found.get("segmentation")
-    is_box = isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))
+    is_box = isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))
     is_mask = mask is None or (isinstance(mask, dict) and {"size", "counts"} <= mask.keys())
     has_class = isinstance(found.get("category_id"), int)
-    return is_box and is_mask and has_class and _is_finite(found.get("score"))
+    return is_box and is_mask and has_class and is_finite(found.get("score"))
 
 
-def _is_finite(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value from a JSON file is a number that a float can hold."""
     try:
         return isinstance(value, int | float) and math.isfinite(value)
     except OverflowError:  # JSON has integers that no float is as large as
@@ -267,9 +295,8 @@ def _is_finite(value: Any) -> bool:
 
 def _compare_with_schedule(run: RunContent) -> None:
     """Say of a run that it has not come to the end of its schedule."""
-    planned = run.record.get("recipe", {}).get("train.max_iter")
-    reached = max((points[-1][0] + 1 for points in run.curves.values()), default=None)
-    if isinstance(planned, int) and reached is not None and reached < planned:
+    if run.iterations is not None and run.iterations[0] < run.iterations[1]:
+        done, planned = run.iterations
         run.problems.append(
-            f"It did {reached:,} of {planned:,} iterations: it was interrupted, ended early, or goes on."
+            f"It did {done:,} of {planned:,} iterations: it was interrupted, ended early, or goes on."
         )

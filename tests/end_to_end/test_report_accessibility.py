@@ -123,8 +123,11 @@ ACCESSIBLE = {
     "e => document.getElementById(e.getAttribute('aria-labelledby')))",
     "links that lead somewhere": "[...document.querySelectorAll('a')].every("
     "a => document.querySelector(a.getAttribute('href')))",
-    "named regions": "[...document.querySelectorAll('[role=region]')].every("
+    "named groups": "[...document.querySelectorAll('[role=group]')].every("
     "e => e.getAttribute('aria-label').trim())",
+    "places to scroll have names": "[...document.querySelectorAll('div[tabindex], pre')].every("
+    "e => e.getAttribute('role') === 'group' && e.tabIndex === 0)",
+    "few landmarks": "!document.querySelector('[role=region]')",
     "named buttons": "[...document.querySelectorAll('button')].every(b => b.textContent.trim())",
     "targets large enough to touch": "[...document.querySelectorAll('.filters label, summary')]"
     ".every(e => !e.checkVisibility() || e.getBoundingClientRect().height >= 24)",
@@ -148,6 +151,9 @@ def test_the_checks_of_accessibility_notice_what_is_amiss(page):
         "captions": "document.querySelector('caption').textContent = ''",
         "scopes": "document.querySelector('th').removeAttribute('scope')",
         "as many cells as heads": "document.querySelector('td').remove()",
+        "named groups": "document.querySelector('[role=group]').setAttribute('aria-label', '')",
+        "places to scroll have names": "document.querySelector('pre').removeAttribute('role')",
+        "few landmarks": "document.querySelector('[role=group]').setAttribute('role', 'region')",
         "unique ids": "document.querySelector('h2').id = 'curves'",
     }
     for rule, harm in spoilt.items():

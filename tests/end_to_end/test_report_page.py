@@ -48,7 +48,7 @@ def test_the_report_of_a_real_run(page, digits, tmp_path):
     page.get((tmp_path / "page.html").as_uri())
     assert page.get_log("browser") == []
     (verdict,) = find(page, "#verdict")
-    assert "other has a lower box AP than run: −30.0 points" in verdict.text
+    assert "to say whether box AP of other and run differs: −30.0 points" in verdict.text
     assert "crashed has no box AP to compare." in verdict.text
     for selector in ("#curves .panel svg", "#recall .panel svg", ".example img"):
         assert find(page, selector)[0].size["height"] > 60

@@ -1,6 +1,7 @@
 """Reports of real run folders, their numbers against pycocotools."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -15,12 +16,13 @@ from run_folders import (
     write_run,
 )
 
+from ssl_backbones.data.digits import write_digits
 from ssl_backbones.errors import InputError
 from ssl_backbones.evaluation.analysis.findings import Interval
 from ssl_backbones.report import csv_tables, markdown
 from ssl_backbones.report.building import NOT_RECORDED, build
 
-RESAMPLES = 50
+RESAMPLES = 100
 
 
 def report(*folders, **options):
@@ -41,6 +43,29 @@ def folders(truth, digits, tmp_path_factory):
     write_run(folder / "all", truth, detections(truth), "optimizer.lr=0.03", "train.seed=4")
     write_run(folder / "other", train, detections(train, found=0.5), dataset="digits_train")
     return folder
+
+
+class Many:
+    """32 test images, which are enough to say something: 6 are not."""
+
+    def __init__(self, folder):
+        write_digits(folder / "digits", num_train=1, num_test=32, size=64, seed=0)
+        self.truth = truth_of(folder / "digits")
+        self.options = {
+            "annotations": folder / "digits" / "annotations" / "test.json",
+            "image_root": folder / "digits" / "test",
+        }
+        self.some, self.all = folder / "some", folder / "all"
+        write_run(self.some, self.truth, detections(self.truth, found=0.4, seed=1))
+        write_run(self.all, self.truth, detections(self.truth))
+
+    def report(self, *folders, **options):
+        return report(*folders, **self.options, **options)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return Many(tmp_path_factory.mktemp("many"))
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +92,8 @@ def test_values_are_pycocotools(three, truth):
     assert [run.problems for run in three.runs] == [[], [], []]
 
 
-def test_a_run_is_compared_with_the_first(three):
-    some, every, _ = (run.verdicts["bbox/AP"] for run in three.runs)
+def test_a_run_is_compared_with_the_first(many):
+    some, every = (run.verdicts["bbox/AP"] for run in many.report(many.some, many.all).runs)
     assert (some.word, some.difference, some.share_higher) == ("the reference", None, None)
     # Whichever images are drawn, the detector that finds everything has an AP of 100.
     assert (every.value, every.word, every.share_higher) == (pytest.approx(100), "higher", 1)
@@ -76,15 +101,24 @@ def test_a_run_is_compared_with_the_first(three):
     assert 0 < every.difference.low < every.difference.value < every.difference.high < 100
 
 
-def test_the_other_way_round(folders):
-    verdict = report(folders / "all", folders / "some").runs[1].verdicts["segm/AP50"]
+def test_the_other_way_round(many):
+    verdict = many.report(many.all, many.some).runs[1].verdicts["segm/AP50"]
     assert (verdict.word, verdict.share_higher) == ("lower", 0)
     assert verdict.difference.high < 0
 
 
-def test_a_run_differs_from_itself_by_exactly_0(folders, tmp_path):
-    copied = shutil.copytree(folders / "some", tmp_path / "copied")
-    found = report(folders / "some", copied, folders / "some")
+def test_of_few_images_or_few_resamples_nothing_is_said_but_the_intervals(three, many):
+    few = three.runs[1].verdicts["bbox/AP"]
+    assert few.word == "too few images to say" and few.difference.low > 0
+    runs = build([many.some, many.all], resamples=99, **many.options).runs
+    assert runs[0].verdicts["bbox/AP"].word == "the reference"
+    few = runs[1].verdicts["bbox/AP"]
+    assert few.word == "too few resamples to say" and few.difference.low > 0
+
+
+def test_a_run_differs_from_itself_by_exactly_0(many, tmp_path):
+    copied = shutil.copytree(many.some, tmp_path / "copied")
+    found = many.report(many.some, copied, many.some)
     assert [run.name for run in found.runs] == ["some", "copied", "some (2)"]
     for run in found.runs[1:]:
         assert len(run.verdicts) == 6
@@ -92,6 +126,40 @@ def test_a_run_differs_from_itself_by_exactly_0(folders, tmp_path):
             assert verdict.difference == Interval(0, 0, 0)
             assert (verdict.word, verdict.share_higher) == ("no difference shown", 0)
     assert found.differences == [] and found.environment_differences == []
+
+
+AUGMENTED = "shorter side 64, 96, longer at most 4000, flipped too"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_run_with_test_time_augmentation_is_not_called_higher(many, tmp_path, order):
+    augmented = shutil.copytree(many.all, tmp_path / "augmented")
+    change_json(augmented / "inference" / "metrics.json", test_time_augmentation=AUGMENTED)
+    found = many.report(*[many.some, augmented][::order])
+    verdict = found.runs[1].verdicts["bbox/AP"]
+    assert (verdict.word, verdict.difference) == ("another kind of evaluation", None)
+    (problem,) = found.problems
+    words = [f"augmented was evaluated with test-time augmentation ({AUGMENTED})", "some plainly"]
+    if order < 0:
+        words = ["some was evaluated plainly", words[0].replace("was evaluated ", "")]
+    assert problem == f"{words[0]}, and {words[1]}: they are not compared."
+    # Beside one of its own kind it is compared.
+    found = many.report(augmented, augmented)
+    assert found.problems == []
+    assert found.runs[1].verdicts["bbox/AP"].word == "no difference shown"
+
+
+def test_an_evaluation_of_averaged_weights_is_not_called_higher(many, tmp_path):
+    averaged = shutil.copytree(many.all, tmp_path / "averaged")
+    (averaged / "inference").rename(averaged / "inference_ema")
+    found = many.report(many.some, averaged)
+    assert found.runs[1].verdicts["bbox/AP"].word == "another kind of evaluation"
+    assert found.problems == [
+        "averaged was evaluated of averaged weights, and some plainly: they are not compared."
+    ]
+    assert "not the same evaluation: of averaged weights" in (
+        found.runs[1].verdicts["bbox/AP"].published_note
+    )
 
 
 def test_runs_of_other_images_are_shown_and_not_compared(three):
@@ -146,7 +214,10 @@ def test_what_is_published_and_why_it_is_not_of_this(three):
         "train.max_iter": (90000, 60),
         "test images": (5000, 6),
     }
+    assert "did 60 of 60" not in verdict.published_note
     assert len(first.published_fields) > 10
+    (differing,) = (d for d in first.recipe_differences if d.name == "iterations")
+    assert (differing.published[:9], differing.here) == ("12 epochs", "90,000")
 
 
 def test_a_subset_is_analysed_on_its_own_images(run, truth, folders):
@@ -192,6 +263,44 @@ def test_annotations_that_detectron2_left_in_the_run_folder(run, digits):
     assert found.runs[0].verdicts["bbox/AP"].interval is not None
 
 
+def with_its_own_annotations(folder, digits, run, **changes):
+    """A copy of a run, with annotations of "mine" as Detectron2 leaves them there."""
+    run = shutil.copytree(run, folder)
+    change_json(run / "inference" / "metrics.json", dataset="mine")
+    content = json.loads((digits / "annotations" / "test.json").read_text()) | changes
+    (run / "inference" / "mine_coco_format.json").write_text(json.dumps(content))
+    return run
+
+
+def test_the_same_annotations_in_each_run_folder(folders, digits, tmp_path):
+    # Detectron2 writes the time into each.
+    runs = [
+        with_its_own_annotations(
+            tmp_path / name, digits, folders / name, info={"date_created": name}
+        )
+        for name in ("some", "all")
+    ]
+    found = report(*runs)
+    assert found.problems == []
+    assert found.runs[1].verdicts["segm/AP"].difference.low > 0
+
+
+def test_other_annotations_of_the_same_name(folders, digits, tmp_path):
+    objects = json.loads((digits / "annotations" / "test.json").read_text())["annotations"]
+    some = with_its_own_annotations(tmp_path / "some", digits, folders / "some")
+    every = with_its_own_annotations(
+        tmp_path / "all", digits, folders / "all", annotations=objects[1:]
+    )
+    found = report(some, every)
+    (problem,) = found.problems
+    paths = [str(run / "inference" / "mine_coco_format.json") for run in (every, some)]
+    assert problem == (
+        f"all was tested on 6 images of mine by {paths[0]}, and some on 6 images of mine by {paths[1]}: they "
+        "are not compared."
+    )
+    assert {run.verdicts["bbox/AP"].difference for run in found.runs} == {None}
+
+
 def test_detections_of_images_that_the_annotations_have_not(run):
     path = run / "inference" / "coco_instances_results.json"
     results = json.loads(path.read_text())
@@ -212,6 +321,28 @@ def test_metrics_of_another_evaluation_than_the_detections(run, truth, digits):
     problems = report(run).runs[0].problems
     assert len(problems) == 2
     assert "and its detections give 100.0" in problems[0]
+
+
+def test_numbers_that_are_not_of_the_detections_have_no_interval(many, tmp_path):
+    run = shutil.copytree(many.some, tmp_path / "spoilt")
+    path = run / "inference" / "metrics.json"
+    box = json.loads(path.read_text())["bbox"]
+    # Of one metric alone, and barely more than rounding can be; masks are as they were.
+    change_json(path, bbox=box | {"AP75": box["AP75"] + 0.06})
+    first, second = many.report(many.all, run).runs
+    assert len(second.problems) == 1 and "box AP75" in second.problems[0]
+    for metric in ("AP", "AP50", "AP75"):
+        verdict = second.verdicts[f"bbox/{metric}"]
+        assert verdict.word == "its numbers are not of its detections"
+        assert (verdict.interval, verdict.difference, verdict.share_higher) == (None, None, None)
+    assert second.verdicts["segm/AP"].word == "lower"
+    first, second = many.report(run, many.all).runs
+    assert first.verdicts["bbox/AP"].word == "its numbers are not of its detections"
+    verdict = second.verdicts["bbox/AP"]
+    assert verdict.word == "the numbers of spoilt are not of its detections"
+    assert verdict.interval is not None and verdict.difference is None
+    change_json(path, bbox=box | {"AP75": box["AP75"] + 0.04})
+    assert many.report(run).runs[0].problems == []
 
 
 def test_a_detector_of_boxes_beside_one_of_boxes_and_masks(folders, truth, tmp_path):
@@ -256,7 +387,7 @@ def test_a_missing_file_of_either_run_is_no_exception(folders, run, name):
     if name == "inference/coco_instances_results.json":
         assert words == {"spoilt has no usable detections"}
     elif name != "inference/metrics.json":
-        assert words == {"higher"}
+        assert words == {"too few images to say"}
 
 
 def test_annotations_without_objects(run, folders, digits, tmp_path):
@@ -266,6 +397,55 @@ def test_annotations_without_objects(run, folders, digits, tmp_path):
     for found in report(folders / "all", run, annotations=path).runs:
         assert found.verdicts["bbox/AP"].interval is None
         assert found.verdicts["segm/AP50"].word == "no objects to find"
+
+
+def test_keypoints_and_other_tasks_are_told(run):
+    keypoints = {"AP": 61.5, "AP50": 84.25, "per_class": {}}
+    classes = {"IoU": 40.0, "per_class": {"one": 3.0}}
+    change_json(run / "inference" / "metrics.json", keypoints=keypoints, sem_seg=classes)
+    found = report(run)
+    assert found.runs[0].other_metrics == {
+        "keypoints/AP": 61.5,
+        "keypoints/AP50": 84.25,
+        "sem_seg/IoU": 40.0,
+    }
+    assert "61.5" in markdown.render(found)
+
+
+def test_halves_of_surrogate_pairs_end_nothing(folders, digits, tmp_path):
+    odd = "\udc80 \ud83d"
+    run = shutil.copytree(folders / "some", tmp_path / "odd")
+    change_json(run / "run.json", command_line=["train.py", odd], git={odd: odd})
+    change_json(run / "inference" / "metrics.json", dataset=odd, **{odd: odd})
+    with open(run / "metrics.json", "a") as file:
+        file.write(json.dumps({"iteration": 60, odd: 1.0}) + "\n")
+    content = json.loads((digits / "annotations" / "test.json").read_text())
+    for category in content["categories"]:
+        category["name"] += odd
+    for image in content["images"]:
+        image["file_name"] = odd + image["file_name"]
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(content))
+    found = report(run, folders / "all", annotations=path, command_line=["report.py", odd])
+    first, source = found.runs[0], found.test_images[found.runs[0].dataset]
+    read = [first.record, first.facts, first.curves, first.dataset, first.problems]
+    read += [found.command_line, list(source.files.values()), list(source.class_names.values())]
+    texts = [json.dumps(content, ensure_ascii=False) for content in read]
+    texts += [markdown.render(found), csv_tables.runs_csv(found)]
+    for text in (*texts, csv_tables.write_results(first).read_text()):
+        text.encode()
+    assert first.record["command_line"] == ["train.py", "\\udc80 \\ud83d"]
+    assert first.verdicts["bbox/AP"].interval is not None
+
+
+def test_a_folder_whose_name_is_not_utf8(folders, tmp_path):
+    run = shutil.copytree(folders / "some", tmp_path / os.fsdecode(b"r\xff"))
+    (run / "run.json").unlink()
+    found = report(run)
+    assert found.runs[0].name == "r\\udcff"
+    for text in (markdown.render(found), csv_tables.runs_csv(found), *found.runs[0].problems):
+        text.encode()
+    assert csv_tables.write_results(found.runs[0]).parent == run
 
 
 ANYTHING = st.recursive(
@@ -338,6 +518,7 @@ def test_the_same_seed_gives_the_same_intervals(folders):
         ({"min_score": 1.5}, "--min-score 1.5"),
         ({"min_score": float("nan")}, "--min-score nan"),
         ({"resamples": 0}, "--resamples 0"),
+        ({"seed": -1}, "--seed -1: give 0 or more"),
         ({"annotations": "missing.json"}, "missing.json: cannot be read"),
         ({"image_root": "missing"}, "no folder of images missing"),
     ],

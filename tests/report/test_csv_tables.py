@@ -27,7 +27,13 @@ def report():
         "command_line": ["train_net.py", "a b", '"'],
     }
     verdict = Verdict(
-        40.125, Interval(40.125, 38, 42.5), Interval(-2, -3, 1), 0.25, "no difference shown", 38.0
+        40.125,
+        Interval(40.125, 38, 42.5),
+        Interval(-2, -3, 1),
+        0.25,
+        "no difference shown",
+        38.0,
+        published_note="other",
     )
     first = RunContent(
         'a,"b"\n',
@@ -40,6 +46,7 @@ def report():
         "second",
         "out/b",
         problems=["One.", "Two."],
+        evaluation="inference_tta",
         metrics={"bbox/AP": 40.125, "ema/bbox/AP": 41.0},
         facts={"images": 150},
         record=record,
@@ -58,6 +65,7 @@ def test_a_row_a_run():
         "run": "second",
         "folder": "out/b",
         "images": "150",
+        "evaluation": "inference_tta",
         "recipe": "moco_1x",
         "fingerprint": "f1",
         "seed": "3",
@@ -74,6 +82,7 @@ def test_a_row_a_run():
         "bbox/AP share higher": "0.25",
         "bbox/AP is": "no difference shown",
         "bbox/AP published": "38.0",
+        "bbox/AP published note": "other",
         "ema/bbox/AP": "41.0",
     }
     assert {name: second[name] for name in expected} == expected
@@ -104,3 +113,10 @@ def test_results_are_written_into_the_run_folder(tmp_path):
     assert (tmp_path / "results.csv").read_text() == "iteration,a,lr\n0,,0.1\n5,1,0.2\n"
     with pytest.raises(InputError, match="cannot write"):
         write_results(RunContent("run", str(tmp_path / "missing")))
+
+
+def test_what_no_file_can_hold_is_spelled_out(tmp_path):
+    run = RunContent("half \ud800", str(tmp_path), curves={"lr \udcff": [(0, 0.1)]})
+    (row,) = rows(runs_csv(Report([run], 0.5, 1000, 0)))
+    assert row["run"] == "half \\ud800"
+    assert write_results(run).read_text().startswith("iteration,lr \\udcff\n")

@@ -175,3 +175,29 @@ def test_a_budget_that_nothing_fits_leaves_no_links():
     picture = noise()
     assert encode([picture], 100) == 0 and picture.link == ""
     assert encode([], 0) == SIZES[0][0]
+
+
+def test_a_run_that_saw_fewer_images_is_not_said_to_find_nothing(tmp_path):
+    report = small_report(tmp_path, num_runs=2, num_images=4)
+    second = report.runs[1]
+    second.analyses = {
+        task: replace(analysis, images=[i for i in analysis.images if i.image_id != 2])
+        for task, analysis in second.analyses.items()
+    }
+    second.detections = [found for found in second.detections if found["image_id"] != 2]
+    examples = drawn(report)
+    assert examples[2].absent == [(second.name, "not evaluated on this image")]
+    assert [p.title for p in examples[2].pictures] == ["ground truth", "run 0"]
+    assert examples[1].absent == [] and len(examples[1].pictures) == 3
+
+
+@pytest.mark.parametrize("detections", [True, False])
+def test_a_run_without_analysis_is_not_said_to_find_nothing(tmp_path, detections):
+    report = small_report(tmp_path, num_runs=2, num_images=4)
+    second = report.runs[1]
+    second.analyses = {}
+    if not detections:
+        second.detections = None
+    for example in drawn(report).values():
+        assert example.absent == [(second.name, "its detections are not analysed")]
+        assert len(example.pictures) == 2

@@ -71,9 +71,14 @@ def test_what_was_trained_on_is_shown_as_far_as_it_can_be_read(tmp_path):
     run.training_pictures = ["batch.png", "broken.png", "missing.png"]
     Image.fromarray(np.zeros((2000, 1000, 3), dtype=np.uint8)).save(tmp_path / "batch.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    (picture,) = fill(report, 1, 10**7, page_of).training[0]
+    pictures = fill(report, 1, 10**7, page_of)
+    (picture,) = pictures.training[0]
     assert picture.pixels.shape == (960, 480, 3)
     assert picture.alt == "batch.png: images that run 0 was trained on"
+    assert pictures.notes == [
+        "broken.png, which shows what run 0 was trained on: it is no picture, or a damaged one.",
+        "missing.png, which shows what run 0 was trained on: No such file or directory.",
+    ]
 
 
 def test_runs_on_different_test_sets_have_galleries_of_their_own(tmp_path):
@@ -83,3 +88,18 @@ def test_runs_on_different_test_sets_have_galleries_of_their_own(tmp_path):
     assert (first.dataset, second.dataset) == ("small_test", "other")
     assert all(len(example.pictures) == 2 for example in first.examples)
     assert all("not known" in example.problem for example in second.examples)
+
+
+def test_a_page_that_is_too_large_without_pictures_is_said_to_be(tmp_path):
+    report = small_report(tmp_path, num_runs=1)
+    for num in (0, 1):
+        notes = fill(report, num, 1_500, page_of).notes
+        assert notes[-1].startswith(
+            "The text alone of this page is 0.0 MB, more than the 0.0015 MB"
+        )
+    assert len(fill(report, 1, 3_000, page_of).notes) == 1
+
+
+def test_text_that_utf_8_cannot_write_is_measured_all_the_same(tmp_path):
+    report = small_report(tmp_path, num_runs=1)
+    assert fill(report, 1, 10**7, lambda pictures: "\ud800").all()

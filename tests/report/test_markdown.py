@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from ssl_backbones.evaluation.analysis.findings import ErrorSummary, Interval, TaskAnalysis
-from ssl_backbones.report.content import Deviation, Report, RunContent, Verdict
+from ssl_backbones.report.content import Deviation, RecipeDifference, Report, RunContent, Verdict
 from ssl_backbones.report.markdown import escaped, render
 
 EVIL = "<script>alert(1)</script> | a_b_ *x* [y](z) `c` & ~~d~~"
@@ -33,7 +33,8 @@ def report(name="second"):
     first = RunContent(
         "first",
         "out/first",
-        metrics={"bbox/AP": 53.86, "bbox/APl": None, "segm/AP": 47.0},
+        metrics={"bbox/AP": 53.86, "bbox/APl": None, "segm/AP": 47.0}
+        | {"keypoints/AP": 61.5, "keypoints/AP50": None, "ema/bbox/AP": 60.0},
         verdicts={
             "bbox/AP": Verdict(53.86, Interval(53.86, 51.46, 56.79), word="the reference"),
         },
@@ -57,6 +58,9 @@ def report(name="second"):
             )
         },
         published_recipe="moco_1x",
+        recipe_differences=[
+            RecipeDifference("steps", "8 and 11", EVIL, "Detectron2 counts iterations")
+        ],
         deviations=[Deviation("optimizer.lr", 0.02, EVIL)],
     )
     return Report([first, second], 0.5, 1000, 0, command_line=["report.py", "out/fir st"])
@@ -99,20 +103,33 @@ def test_the_tables():
             "box AP",
             "40.0",
             "38.0 to 42.0",
-            "-13.9 (-15.0 to -12.5)",
+            "−13.9 (−15.0 to −12.5)",
             "lower",
             "38.0; MMDetection; not the same data",
         ],
     ]
     assert found["Average precision"] == [
         ["run", "box AP", "box APl", "mask AP"],
-        ["first", "53.9", "", "47.0"],
+        ["first", "53.9", "–", "47.0"],
         ["second", "40.0", "", ""],
     ]
     assert found["Errors: points of AP50 that mending them gains (how many there are)"][1] == [
         *("first", "box", "13.0 (1,560)", "1.2 (100)", "0.0 (3)", "0.1 (20)", "0.0 (0)", "1.4 (8)")
     ]
-    assert found["Deviations of second from moco_1x"][1] == ["optimizer.lr", "0.02", EVIL]
+    assert found["Other metrics"] == [
+        ["run", "keypoint AP", "keypoint AP50"],
+        ["first", "61.5", "–"],
+        ["second", "", ""],
+    ]
+    assert found["In what moco_1x is not what was published"] == [
+        ["field", "published", "here", "why"],
+        ["steps", "8 and 11", EVIL, "Detectron2 counts iterations"],
+    ]
+    assert found["Deviations of second from the packaged config moco_1x"][1] == [
+        "optimizer.lr",
+        "0.02",
+        EVIL,
+    ]
 
 
 def test_text_of_a_run_is_text():
@@ -126,10 +143,17 @@ def test_text_of_a_run_is_text():
     assert text.endswith("Made by report.py 'out/fir st'\n")
 
 
+def test_what_no_file_can_hold_is_spelled_out():
+    text = render(report(name="half \ud800"))
+    assert text.encode().decode() == text
+    assert tables(text)["Average precision"][2][0] == "half \\ud800"
+
+
 def test_one_run_is_not_compared_and_nothing_is_said_of_what_is_not_there():
     run = dataclasses.replace(report().runs[0], analyses={})
-    (verdict, _) = tables(text := render(Report([run], 0.5, 1000, 0))).values()
+    (verdict, _, other) = tables(text := render(Report([run], 0.5, 1000, 0))).values()
     assert verdict[0] == ["run", "metric", "AP", "95 % interval", "published"]
+    assert other == [["run", "keypoint AP", "keypoint AP50"], ["first", "61.5", "–"]]
     assert "Problems" not in text and "Deviations" not in text and "Errors" not in text
     empty = Report([RunContent("1. r", "r", ["It is empty."])], 0.5, 9, 0, problems=["No."])
     assert tables(render(empty)) == {

@@ -10,16 +10,16 @@ import pytest
 from small_report import SCRIPT, small_report
 
 from ssl_backbones.evaluation.analysis.findings import Interval
-from ssl_backbones.report.content import Report, RunContent, Verdict
-from ssl_backbones.report.page import (
-    MOST_BYTES,
-    commonest_confusions,
-    percent,
-    render,
-    sentences,
-    signed,
-    tracks,
+from ssl_backbones.report.content import (
+    Deviation,
+    PublishedField,
+    RecipeDifference,
+    Report,
+    RunContent,
+    Verdict,
 )
+from ssl_backbones.report.page import MOST_BYTES, render, sentences, tracks
+from ssl_backbones.report.page_tables import is_of_coco
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 SECTIONS = (
@@ -95,7 +95,7 @@ def test_all_is_there_the_verdict_first(page):
         "Proof of conversion",
         "two",
         "7.3e+04 times",
-        "Deviations from moco_1x",
+        "Deviations from the packaged config moco_1x",
         "90000",
     ):
         assert words in page.text
@@ -188,8 +188,13 @@ def of(value, difference=None, word="the reference"):
             "No difference in box AP between b and a is shown: 0 points, 95 % interval 0 to 0.",
         ),
         (
-            of(40, None, "not compared: other test images"),
+            of(40, None, "other test images"),
             "Box AP of b is not compared with a: other test images.",
+        ),
+        (
+            of(42, Interval(2, 1, 3), "too few images to say"),
+            "Too few images to say whether box AP of b and a differs: +2.0 points, 95 % interval +1.0 to "
+            "+3.0.",
         ),
         (None, "b has no box AP to compare."),
     ],
@@ -205,13 +210,6 @@ def test_the_verdict_on_a_single_run():
     run = RunContent("a", "a", verdicts={"bbox/AP": of(40)})
     assert sentences([run], "bbox", "box") == ["Box AP 40.0, 95 % interval 38.0 to 42.0."]
     assert sentences([run], "segm", "mask") == ["There is no mask AP."]
-
-
-def test_numbers_have_a_minus_and_no_value_is_a_dash():
-    assert [percent(v) for v in (None, float("nan"), 0.04, -1.26)] == ["–", "–", "0.0", "−1.3"]
-    assert [signed(v) for v in (None, float("nan"), 0, -0.0, 1.26, -1.26)] == [
-        *("–", "–", "0", "0", "+1.3", "−1.3")
-    ]
 
 
 def test_intervals_of_all_runs_lie_on_one_scale(report):
@@ -232,10 +230,127 @@ def test_identical_runs_lie_on_zero():
     assert found["difference"].low == found["difference"].high == 50
 
 
-def test_the_commonest_confusions_leave_out_background_and_what_is_right(report):
-    analysis = replace(
-        report.runs[0].analyses["bbox"],
-        class_names=["a", "b"],
-        confusion=[[9, 2, 7], [3, 9, 7], [8, 8, 0]],
+def rendered(*runs, **fields):
+    return Page(render(Report(list(runs), 0.5, 1000, 0, **fields), num_pictures=0))
+
+
+def of_coco(name, **metrics):
+    """A run without detections, so that all numbers are those of its evaluation."""
+    sizes = {"bbox/APs": 1.0, "bbox/APm": None, "bbox/APl": 3.0}
+    return RunContent(
+        name, name, metrics={"bbox/AP": 40.0, **sizes, **metrics}, verdicts={"bbox/AP": of(40.0)}
     )
-    assert commonest_confusions(analysis) == [("b", "a", 3), ("a", "b", 2)]
+
+
+def test_what_no_run_measured_is_no_dash():
+    page = rendered(of_coco("a"), RunContent("b", "b"))
+    # AP50 and AP75 of the first run were not told either; it has no medium object.
+    assert "a 40.0 not measured not measured 1.0 – 3.0" in page.text
+    assert "b" + 6 * " not measured" in page.text
+
+
+def test_ap_is_called_coco_s_only_if_it_is():
+    voc = RunContent(
+        "voc",
+        "voc",
+        metrics={"bbox/AP": 50.0, "bbox/AP50": 80.0, "bbox/AP75": 55.0},
+        verdicts={"bbox/AP": of(50.0)},
+    )
+    caption = "COCO, IoU 0.50 to 0.95"
+    assert caption in rendered(of_coco("a")).text and caption not in rendered(voc).text
+    assert not is_of_coco([of_coco("a"), voc], "bbox") and not is_of_coco([], "bbox")
+
+
+def test_metrics_of_other_tasks_have_a_table():
+    numbers = {"keypoints/AP": 64.04, "keypoints/AP50": None}
+    page = rendered(of_coco("a", **numbers), RunContent("b", "b"))
+    assert "Other metrics of the evaluations metric a b" in page.text
+    assert "keypoint AP 64.0 not measured" in page.text
+    assert "keypoint AP50 – not measured" in page.text
+    assert "Other metrics" not in rendered(of_coco("a")).text
+
+
+def test_what_intervals_cover_is_told_as_it_was_measured(page):
+    assert "of differences held the truth in 95 % of the test sets, and those of an AP" in page.text
+    assert "in about 90 %" in page.text
+
+
+def test_where_the_packaged_config_is_not_what_was_published():
+    run = RunContent("a", "a", published_recipe="moco_1x")
+    run.published_fields = [
+        PublishedField("batch", "16", "4", ("dataloader.train.total_batch_size",)),
+        PublishedField("steps", "2", "3", ("lr_multiplier.scheduler.milestones",)),
+        PublishedField("frozen", "0", "1", ("model.backbone.bottom_up.freeze_at",)),
+        PublishedField("classes", "80", "80", ("model.roi_heads.num_classes",)),
+        PublishedField("rate", "0.03", "0.01", ("optimizer.lr",)),
+    ]
+    run.recipe_differences = [
+        RecipeDifference("frozen", "0", "1", "stock has no such stage"),
+        RecipeDifference("rate", "0.03", "0.02", "a smaller batch"),
+    ]
+    run.deviations = [
+        Deviation("dataloader.train.total_batch_size", 16, 4),
+        Deviation("lr_multiplier.scheduler.milestones.0", 2, 3),
+        Deviation("model.roi_heads.num_classes_of_mask", 1, 2),
+        Deviation("optimizer.lr", 0.02, 0.01),
+    ]
+    page = rendered(run)
+    assert "Where the packaged config moco_1x is not what was published" in page.text
+    assert "frozen 0 1 stock has no such stage" in page.text
+    for words in ("batch differs in this run 16 4", "steps differs in this run 2 3"):
+        assert words in page.text
+    assert "frozen differs in the packaged config 0 1" in page.text
+    assert "rate differs in the packaged config and in this run 0.03 0.01" in page.text
+    assert "classes 80 80" in page.text
+
+
+def test_a_run_of_the_packaged_config_is_said_to_be_that_and_no_more():
+    page = rendered(RunContent("a", "a", published_recipe="moco_1x"))
+    assert "No field differs from the packaged config moco_1x." in page.text
+    assert "Where the packaged config" not in page.text
+
+
+def test_names_that_utf_8_cannot_write_are_escaped(tmp_path):
+    report = small_report(tmp_path, classes=("se\udc80ven", "two"))
+    report.runs[0].name = "run \ud83d"
+    html = render(report, num_pictures=1)
+    html.encode()
+    assert "se\\udc80ven" in Page(html).text and "run \\ud83d" in Page(html).text
+    assert Page(html).all("img")
+
+
+def test_a_page_whose_text_alone_is_too_large_says_so():
+    run = RunContent("a", "a", config="x" * MOST_BYTES)
+    page = Page(render(Report([run], 0.5, 1000, 0)))
+    assert "The text alone of this page is 5.0 MB, more than the 5 MB" in page.text
+    assert "The text alone" not in rendered(RunContent("a", "a")).text
+
+
+def test_what_scrolls_is_a_group_with_a_name_of_its_own_and_no_landmark(page):
+    assert not [e for _, e in page.elements if e.get("role") == "region"]
+    groups = [e for _, e in page.elements if e.get("role") == "group"]
+    assert len(groups) > 20 and all(e["aria-label"] for e in groups)
+    assert {"config, run 0", "installed packages, run 0", "The run, run 0"} <= {
+        e["aria-label"] for e in groups
+    }
+    assert all(e.get("aria-label") for e in page.all("pre"))
+
+
+def test_a_page_tells_problems_and_not_what_to_give_a_command():
+    known = (
+        "What was run is not known: cannot read run.json: No such file; give the folder of a run.",
+        "It is not known on which dataset; give its annotations by --annotations and --images.",
+        "The annotations are not at datasets/x; set DETECTRON2_DATASETS, or give --annotations.",
+    )
+    page = rendered(RunContent("a", "a", problems=list(known)), problems=[known[1]])
+    for words in ("give", "--annotations", "DETECTRON2_DATASETS"):
+        assert words not in page.text
+    for problem in known:
+        assert f"{problem.partition(';')[0]}." in page.text
+    whole = "a was tested on 3 images; b on 5: they are not compared."
+    assert whole in rendered(RunContent("a", "a", problems=[whole])).text
+
+
+def test_the_head_tells_the_images_of_each_run():
+    runs = [RunContent(name, name, facts={"images": n}) for name, n in (("a", 8), ("b", 5))]
+    assert "images of a 8 images of b 5" in rendered(*runs).text

@@ -36,7 +36,7 @@ def written(report):
 def test_all_pictures_are_written_and_can_be_read(report, tmp_path):
     # A formula that matplotlib cannot read is a name as well.
     report.runs[0].analyses["bbox"].class_names[0] = "$\\frac$"
-    paths = write_run_files(report, report.runs[0])
+    paths = list(write_run_files(report, report.runs[0]))
     assert {path.name for path in paths} == ALL == {p.name for p in (tmp_path / "run").iterdir()}
     for path in paths:
         picture = Image.open(path)
@@ -49,7 +49,7 @@ def test_labels_stand_to_the_left_of_the_detections(report, tmp_path):
 
     def sheet(min_score):
         report.min_score = min_score
-        write_run_files(report, report.runs[0])
+        written(report)
         return np.asarray(Image.open(tmp_path / "run" / "predictions_beside_labels.jpg"), dtype=int)
 
     sure, none = sheet(0.5), sheet(0.95)
@@ -71,15 +71,29 @@ def test_results_come_from_the_curves(report, tmp_path):
     run = report.runs[0]
     run.analyses = {}
     run.curves = {"total_loss": run.curves["total_loss"], "lr": run.curves["lr"]}
-    write_run_files(report, run)
+    written(report)
     before = (tmp_path / "run" / "results.png").read_bytes()
     run.curves = {**run.curves, "total_loss": [(i, 1.0) for i in range(0, 700, 20)]}
-    write_run_files(report, run)
+    written(report)
     assert (tmp_path / "run" / "results.png").read_bytes() != before
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(report):
     run = RunContent("a", "/dev/null/run", curves={"lr": [(0, 1.0)]})
     with pytest.raises(InputError, match=r"cannot write /dev/null/run/results\.png"):
-        write_run_files(report, run)
+        list(write_run_files(report, run))
     assert not Path("/dev/null/run").exists()
+
+
+def test_what_was_written_before_one_that_cannot_be_is_told(report, tmp_path):
+    (tmp_path / "run" / "confusion_matrix.png").mkdir()
+    names = []
+    with pytest.raises(InputError, match="confusion_matrix"):
+        for path in write_run_files(report, report.runs[0]):
+            names.append(path.name)
+    assert names == ["results.png", "pr_curves_box.png", "pr_curves_mask.png"]
+
+
+def test_names_that_utf_8_cannot_write_are_drawn(report):
+    report.runs[0].analyses["bbox"].class_names[0] = "se\udc80ven"
+    assert written(report) == ALL

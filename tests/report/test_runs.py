@@ -5,6 +5,7 @@ import math
 import shutil
 
 import pytest
+from detectron2.utils.events import EventStorage, JSONWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from run_folders import (
@@ -52,6 +53,8 @@ def test_a_whole_run(whole, truth):
     run = read_run(folder)
     assert run.problems == []
     assert (run.name, run.folder, run.dataset) == ("whole", str(folder), "digits_test")
+    assert (run.evaluation, run.kind_of_evaluation) == ("inference", "")
+    assert run.iterations == (60, 60)
     assert run.metrics["bbox/AP50"] == metrics["bbox"]["AP50"]
     assert run.metrics["segm/AP"] == metrics["segm"]["AP"]
     assert run.metrics["bbox/APl"] is None  # no digit is as large
@@ -179,6 +182,8 @@ def test_without_a_final_evaluation_another_one_takes_its_place(run, truth):
         "The numbers are of inference_subset/, for want of inference/metrics.json."
     ]
     assert found.metrics["bbox/AP"] > 0 and found.detections == detections(truth, found=0.7)
+    assert found.evaluation == "inference_subset"
+    assert found.kind_of_evaluation == "of part of the images"
 
 
 def test_the_evaluation_before_training_is_no_result(run):
@@ -225,6 +230,40 @@ def test_a_later_run_takes_the_place_of_what_it_repeats(tmp_path, iterations, ke
     last = {i: number for number, i in enumerate(iterations)}
     assert curves == {"loss": [(i, last[i]) for i in kept]}
     assert problems == []
+
+
+def test_lines_that_detectron2_wrote_in_another_order_are_no_restart(tmp_path):
+    """Its JSONWriter writes all iterations of a period at once, each scalar with its own."""
+    path = tmp_path / "metrics.json"
+    period = [{"iteration": 39, "loss": 3, "recipe": "ab"}, {"iteration": 24, "bbox/AP": 7}]
+    path.write_text(
+        lines({"iteration": 19, "loss": 4}, *period, {"iteration": 59, "loss": 2, "recipe": "ab"})
+    )
+    curves, problems = read_scalars(path)
+    assert curves == {"loss": [(19, 4), (39, 3), (59, 2)], "bbox/AP": [(24, 7)]}
+    assert problems == []
+    # A scalar that was there already, at the iteration or later, begins a new run.
+    with path.open("a") as file:
+        file.write(lines({"iteration": 30, "loss": 9}, {"iteration": 24, "bbox/AP": 8}))
+    assert read_scalars(path)[0] == {"loss": [(19, 4)], "bbox/AP": [(24, 8)]}
+
+
+def test_what_detectron2_s_own_writer_leaves_is_read_whole(tmp_path):
+    path = tmp_path / "metrics.json"
+    writer = JSONWriter(str(path), window_size=1)
+    with EventStorage(0) as storage:
+        for iteration in range(40):
+            storage.put_scalar("loss", 40 - iteration)
+            if iteration in (12, 30):
+                storage.put_scalar("bbox/AP", iteration)
+            if iteration % 20 == 19:
+                writer.write()
+            storage.step()
+    writer.close()
+    iterations = [json.loads(line)["iteration"] for line in path.read_text().splitlines()]
+    assert iterations != sorted(iterations)
+    curves, _ = read_scalars(path)
+    assert curves == {"loss": [(19, 21), (39, 1)], "bbox/AP": [(12, 12), (30, 30)]}
 
 
 def test_what_is_no_finite_number_is_left_out(tmp_path):

@@ -2,12 +2,13 @@
 
 import csv
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_report import write_run
+from small_report import RECORD, write_run
 
 TOOL = Path(__file__).parents[2] / "tools" / "report.py"
 FILES = (
@@ -34,6 +35,7 @@ def test_a_page_beside_the_run_and_the_files_that_people_look_for(main, run, cap
     assert main([str(run), "--resamples", "50"]) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
+    assert f"In {run}: {', '.join(FILES)}" in lines
     assert "Box AP 100.0, 95 % interval 100.0 to 100.0." in lines
     assert f"Page: {run / 'report.html'} (open it in a browser)" in lines
     assert lines[-1] == f"Next, is another run better: tools/report.py {run} OTHER_RUN"
@@ -58,11 +60,14 @@ def test_two_runs_with_tables_and_nothing_in_their_folders(main, run, digits, tm
     words = [str(run), str(other), *options, "--no-run-files", "--num-pictures", "0"]
     assert main([*words, "--resamples", "50"]) == 0
     printed = capsys.readouterr().out
-    assert "other has a lower box AP than first: −30.0 points" in printed
-    assert "No difference in mask AP between other and first is shown: 0 points" in printed
+    # The tests' set has few images.
+    doubt = "Too few images to say whether"
+    assert f"{doubt} box AP of other and first differs: −30.0 points" in printed
+    assert f"{doubt} mask AP of other and first differs: 0 points" in printed
     for path in outputs:
         assert str(path) in printed
-    assert f"tools/compare_runs.py {run} {other}" in printed
+    # Neither has a record in which fields could differ.
+    assert "compare_runs" not in printed and "In " not in printed
     assert {path: sorted(path.iterdir()) for path in (run, other)} == before
     assert "data:image/jpeg" not in outputs[0].read_text()
     assert "−30.0" in outputs[1].read_text() or "-30.0" in outputs[1].read_text()
@@ -91,6 +96,7 @@ def test_a_run_that_may_not_be_written_to_has_its_page_elsewhere(main, run, tmp_
     captured = capsys.readouterr()
     assert f"left out: cannot write {run / 'results.png'}" in captured.err
     assert out.exists() and str(out) in captured.out
+    assert f"In {run}: results.csv\n" in captured.out
 
 
 @pytest.mark.parametrize(
@@ -103,11 +109,16 @@ def test_a_run_that_may_not_be_written_to_has_its_page_elsewhere(main, run, tmp_
         (["RUN", "--images", "x"], "--annotations and --images belong together"),
         (["RUN", "--out", "a", "--csv", "a"], "give different files"),
         (["RUN", "--out", "/dev/null/x"], "cannot write /dev/null/x"),
+        (["RUN", "--out", "/tmp"], "cannot write /tmp: it is a folder"),
+        (["RUN", "--markdown", "/tmp"], "cannot write /tmp: it is a folder"),
+        (["RUN", "--csv", "/proc/x"], "cannot write /proc/x: "),
+        (["RUN", "--csv", "RUN/report.html"], "give different files"),
     ],
 )
 def test_mistakes_are_one_line(main, tmp_path, capsys, words, message):
     (tmp_path / "run").mkdir()
-    assert main([str(tmp_path / "run") if word == "RUN" else word for word in words]) == 2
+    words = [word.replace("RUN", str(tmp_path / "run")) for word in words]
+    assert main(words) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1
     assert not list((tmp_path / "run").iterdir())
@@ -135,3 +146,42 @@ def test_without_jinja2_one_line_says_what_brings_it(run_tool, run):
     last = result.stderr.splitlines()[-1]
     assert last.startswith("error: the module jinja2 is not installed") and "[report]" in last
     shutil.rmtree(run)
+
+
+def test_a_page_that_cannot_lie_in_the_run_folder_lies_here(
+    main, run, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    usual = run / "report.html"
+    usual.mkdir()
+    assert main([str(run), "--resamples", "10", "--num-pictures", "0", "--no-run-files"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = f"cannot write {usual}: it is a folder."
+    assert f"The page is not in the folder of the run: {place}" in lines
+    assert "Page: report.html (open it in a browser)" in lines
+    assert (tmp_path / "report.html").is_file() and not list(usual.iterdir())
+
+
+def test_runs_with_records_are_compared_next(main, run, digits, tmp_path, capsys):
+    other = write_run(tmp_path / "other", digits)
+    for folder in (run, other):
+        (folder / "run.json").write_text(json.dumps({**RECORD, "recipe": {"train.max_iter": 20}}))
+    words = [str(run), str(other), "--out", str(tmp_path / "page.html"), "--no-run-files"]
+    assert main([*words, "--resamples", "10", "--num-pictures", "0"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"Next, in which fields do they differ: tools/compare_runs.py {run} {other}"
+
+
+def test_the_page_tells_the_command_that_made_it(main, run):
+    words = [str(run), "--resamples", "10", "--num-pictures", "0", "--no-run-files"]
+    assert main(words) == 0
+    page = (run / "report.html").read_text()
+    assert f"<code>tools/report.py {' '.join(words)}</code>" in page
+
+
+def test_names_that_utf_8_cannot_write(run_tool, run, tmp_path):
+    odd = run.rename(tmp_path / "run \udc80")
+    result = run_tool(str(TOOL), str(odd), "--resamples", "10", "--num-pictures", "1")
+    assert result.returncode == 0, result.stderr
+    assert "run \\udc80" in (odd / "report.html").read_text()
+    assert "run \\udc80" in result.stdout

@@ -12,17 +12,14 @@ from pycocotools.coco import COCO
 
 from ..average_precision.coco_eval import FastCOCOeval
 from .confusion import confusion_matrix
-from .error_types import find_errors
-from .findings import ClassRow, TaskAnalysis
+from .error_types import summarize_errors
+from .findings import STATISTICS, ClassRow, TaskAnalysis
 from .image_scores import image_outcome
 from .outcomes import Outcomes, evaluated, outcomes_of
 from .scenes import Scene, scenes
 
-_STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-"""The first of COCO's twelve."""
 
-
-def analyse(
+def examine(
     truth: COCO,
     results: Sequence[Mapping[str, Any]],
     task: str,
@@ -30,20 +27,21 @@ def analyse(
     min_score: float,
     class_names: Mapping[int, str],
     image_ids: Sequence[Any] | None = None,
-) -> TaskAnalysis:
+) -> tuple[Outcomes, TaskAnalysis]:
     """AP by size and class, precision over recall, errors, confusion, and how each image came out.
+
+    The outcomes, for `bootstrap`, are of the same evaluation.
 
     Args:
         truth: the annotations.
         results: COCO results; [] for a detector that found nothing.
         task: "bbox" or "segm".
-        min_score: of the detections that are shown: those of the confusion matrix, of the images' scores and
-            errors, and the number by class. All other numbers are of all detections.
+        min_score: of the detections that are shown. What is of these, and not of all, `TaskAnalysis` says.
         class_names: COCO's category id -> name; a class without one is called by its id.
         image_ids: the images that were evaluated; None for all of `truth`.
 
     Raises:
-        InputError: the results are not of this task or not of these images.
+        InputError: as `check_results`.
     """
     evaluation = evaluated(truth, results, task, image_ids)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -56,12 +54,12 @@ def analyse(
     shown = [scene.shown(min_score) for scene in whole]
     # Thresholds x recalls x classes: of all sizes, with 100 detections an image.
     precision = evaluation.eval["precision"][..., 0, -1]
-    return TaskAnalysis(
+    return outcomes, TaskAnalysis(
         recalls=evaluation.params.recThrs.tolist(),
         precision=_precision_by_threshold(precision, evaluation.params.iouThrs),
         by_size=_by_size(evaluation),
         classes=_class_rows(precision, outcomes, shown, names),
-        errors=find_errors(whole, len(names)).summaries,
+        errors=summarize_errors(whole, len(names)),
         confusion=confusion_matrix(shown, len(names)).tolist(),
         class_names=names,
         images=[image_outcome(scene, images[scene.image], names) for scene in shown],
@@ -70,10 +68,10 @@ def analyse(
 
 
 def _by_size(evaluation: FastCOCOeval) -> dict[str, float | None]:
-    values = evaluation.stats[: len(_STATISTICS)].tolist()
+    values = evaluation.stats[: len(STATISTICS)].tolist()
     return {
         name: None if value == -1 else 100 * value
-        for name, value in zip(_STATISTICS, values, strict=True)
+        for name, value in zip(STATISTICS, values, strict=True)
     }
 
 

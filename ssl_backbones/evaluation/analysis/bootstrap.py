@@ -9,10 +9,8 @@ import numpy as np
 from pycocotools.cocoeval import Params
 
 from ...acceleration import numba_or_none
-from .findings import Interval
+from .findings import METRICS, Interval
 from .outcomes import FALSE, TRUE, Outcomes
-
-METRICS = ("AP", "AP50", "AP75")
 
 _RECALLS = np.asarray(Params("bbox").recThrs)
 _LEVELS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
@@ -23,7 +21,7 @@ _BOUNDS = (2.5, 97.5)
 
 
 class Resampled(NamedTuple):
-    """A run under the bootstrap, by metric: "AP", "AP50", "AP75".
+    """A run under the bootstrap, by the names in `METRICS`.
 
     Attributes:
         values: in percent, None where the test set holds no object.

@@ -6,8 +6,8 @@ where the paper leaves something open, as its library `tidecv` 1.0.1 has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,21 +44,6 @@ class SceneErrors(NamedTuple):
     missed: np.ndarray
 
 
-class Errors(NamedTuple):
-    """The errors of a run.
-
-    Attributes:
-        summaries: by type, and "FalsePos" and "FalseNeg"; the gain is in percent points of AP50. It is AP as
-            TIDE has it: a class without objects of which something was detected has 0.
-        types: place in the list of results -> type, of the detections that found no object.
-        missed: annotation ids of the objects that are "Miss".
-    """
-
-    summaries: Mapping[str, ErrorSummary]
-    types: Mapping[int, str]
-    missed: Sequence[Any]
-
-
 def find_scene_errors(scene: Scene) -> SceneErrors:
     """Match detections with objects of their class, best score first, and say of the others what is wrong."""
     same = scene.kinds[:, None] == scene.object_kinds
@@ -78,23 +63,20 @@ def find_scene_errors(scene: Scene) -> SceneErrors:
     return SceneErrors(matches, types, mended, ~covered)
 
 
-def find_errors(scenes: Iterable[Scene], classes: int) -> Errors:
-    """The errors in all images, and what each type costs.
+def summarize_errors(scenes: Iterable[Scene], classes: int) -> dict[str, ErrorSummary]:
+    """Number and cost of the errors of each type in all images, and of "FalsePos" and "FalseNeg".
+
+    The gain is in percent points of AP50. It is AP as TIDE has it: a class without objects of which something
+    was detected has 0.
 
     Args:
+        scenes: with all detections, or with those that are to count.
         classes: their number.
     """
-    types: dict[int, str] = {}
-    missed: list[Any] = []
     table = _Table(classes)
     for scene in scenes:
-        errors = find_scene_errors(scene)
-        table.add(scene, errors)
-        for place, kind in zip(scene.results.tolist(), errors.types.tolist(), strict=True):
-            if kind != _NONE:
-                types[place] = TYPES[kind]
-        missed += [scene.objects[place] for place in np.flatnonzero(errors.missed)]
-    return Errors(table.summaries(), types, missed)
+        table.add(scene, find_scene_errors(scene))
+    return table.summaries()
 
 
 def _match(ious: np.ndarray) -> np.ndarray:

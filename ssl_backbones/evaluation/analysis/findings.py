@@ -16,6 +16,12 @@ ERROR_TYPES = {
 }
 """TIDE's types of errors (Bolya et al., ECCV 2020), and their names in words."""
 
+STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+"""The first of COCO's twelve: of objects of all sizes, then of small, medium and large ones."""
+
+METRICS = STATISTICS[:3]
+"""Those for which there are intervals."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -72,11 +78,15 @@ class ImageOutcome:
 class TaskAnalysis:
     """What the detections of one run come to in one task.
 
+    Most numbers are of all detections. `confusion`, `images`, "detections shown" in `counts` and the number
+    of detections in `classes` are of those with the score that is shown, or above.
+
     Attributes:
         recalls: (R,), 0 to 1.
         precision: IoU threshold -> (R,), mean over the classes that have objects, 0 to 1; {} without objects.
-        by_size: "AP", "AP50", "AP75", "APs", "APm", "APl" -> percent or None.
-        errors: by TIDE's type, and "FalsePos" and "FalseNeg".
+        by_size: of `STATISTICS` -> percent or None.
+        errors: by TIDE's type, and "FalsePos" and "FalseNeg"; of all detections, and so more than the errors
+            of `images`.
         confusion: (classes + 1) squared, rows are what is there, columns what was found, background last.
         class_names: without the background.
         counts: of images, objects, crowds, detections and so on, by what they are in words.

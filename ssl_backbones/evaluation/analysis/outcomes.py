@@ -56,7 +56,7 @@ def find_outcomes(
         image_ids: the images that were evaluated; None for all of `truth`.
 
     Raises:
-        InputError: the results are not of this task or not of these images.
+        InputError: as `check_results`.
     """
     return outcomes_of(evaluated(truth, results, task, image_ids), results)
 
@@ -70,7 +70,7 @@ def evaluated(
     """COCO's evaluation after `evaluate`, of the same arguments as `find_outcomes`.
 
     Raises:
-        InputError: as `find_outcomes`.
+        InputError: as `check_results`.
     """
     check_results(truth, results, task)
     # pycocotools says what it does on standard output.

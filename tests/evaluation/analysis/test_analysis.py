@@ -7,8 +7,9 @@ import pytest
 from coco_scenes import coco, scene
 
 from ssl_backbones.errors import InputError
-from ssl_backbones.evaluation.analysis.analysis import analyse
+from ssl_backbones.evaluation.analysis.analysis import examine
 from ssl_backbones.evaluation.analysis.findings import ERROR_TYPES
+from ssl_backbones.evaluation.analysis.outcomes import find_outcomes
 
 NAMES = {1: "cat", 2: "<script>", 3: "none"}
 TASKS = pytest.mark.parametrize("task", ["bbox", "segm"])
@@ -16,7 +17,7 @@ TASKS = pytest.mark.parametrize("task", ["bbox", "segm"])
 
 def analysed(dataset, results, task="bbox", **options):
     options = {"min_score": 0.5, "class_names": NAMES} | options
-    return analyse(coco(dataset), results, task, **options)
+    return examine(coco(dataset), results, task, **options)[1]
 
 
 @TASKS
@@ -75,6 +76,30 @@ def test_a_score_above_all_shows_nothing():
     # What is not shown still counts for AP and its errors.
     assert ours.errors == analysed(dataset, results).errors
     assert ours.by_size == analysed(dataset, results).by_size
+
+
+@TASKS
+@pytest.mark.parametrize("chosen", [None, [2, 3, 5]])
+def test_the_outcomes_are_those_that_are_found_alone(task, chosen):
+    dataset, results = scene(3)
+    options = {"min_score": 0.5, "class_names": NAMES, "image_ids": chosen}
+    outcomes, _ = examine(coco(dataset), results, task, **options)
+    alone = find_outcomes(coco(dataset), results, task, chosen)
+    for ours, expected in zip(outcomes, alone, strict=True):
+        np.testing.assert_array_equal(ours, expected, strict=isinstance(ours, np.ndarray))
+
+
+def test_errors_are_of_all_detections_and_those_of_images_of_the_shown_ones():
+    dataset, results = scene(3)
+    # All of them far from any object.
+    results = [{**found, "bbox": [0, 0, 0.5, 0.5]} for found in results]
+    few = sum(found["score"] >= 0.7 for found in results)
+    ours = analysed(dataset, results, min_score=0.7)
+    assert ours.errors["FalsePos"].count == len(results) > few == ours.counts["detections shown"]
+    assert ours.errors["Bkg"].count == len(results)
+    nothing = analysed(dataset, results, min_score=1)
+    assert nothing.errors == ours.errors
+    assert {name for one in nothing.images for name in one.errors} == {"Miss"}
 
 
 def test_a_class_without_a_name_is_called_by_its_id():

@@ -10,11 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from ssl_backbones.evaluation.analysis import bootstrap as module
-from ssl_backbones.evaluation.analysis.bootstrap import (
-    METRICS,
-    bootstrap,
-    weighted_average_precision,
-)
+from ssl_backbones.evaluation.analysis.bootstrap import bootstrap, weighted_average_precision
+from ssl_backbones.evaluation.analysis.findings import METRICS
 from ssl_backbones.evaluation.analysis.outcomes import Outcomes, find_outcomes
 
 FEW = settings(max_examples=12, deadline=None)
