@@ -18,7 +18,7 @@ from .cache import AnnotationCache
 from .coco_json import KNOWN_FAULTY, collector_paused, parse_json
 from .voc import check_voc, voc_files
 
-_CHECKS = 3
+_CHECKS = 4
 """To be raised with any further check: what passed the checks of this number is not read again."""
 
 
@@ -228,8 +228,19 @@ def _refuse_box(box: Any, what: str) -> None:
 
 
 def _refuse_mask(mask: Any, size: list[int], what: str) -> None:
-    """Refuse a run-length mask of another size than its image, at which Detectron2's mapper would fail."""
-    if isinstance(mask, dict) and mask.get("size") != size:
+    """Refuse a run-length mask that does not fit its image.
+
+    One of another size fails in Detectron2's mapper; over one whose runs do not fill the image, pycocotools
+    may loop for ever.
+    """
+    if not isinstance(mask, dict):
+        return
+    if mask.get("size") != size:
         raise InputError(
             f"{what} has a mask of height and width {mask.get('size')}, its image {size}; correct it"
+        )
+    counts, pixels = mask.get("counts"), size[0] * size[1]
+    if isinstance(counts, list) and (min(counts, default=0) < 0 or sum(counts) != pixels):
+        raise InputError(
+            f"{what} has a mask whose runs do not add up to the {pixels} pixels of its image; correct it"
         )

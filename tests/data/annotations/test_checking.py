@@ -83,6 +83,14 @@ REFUSED = {
         "annotation id 1 and 1 more stands there twice",
     ),
     "an image without a size": ({**coco(), "images": [{"id": 1}]}, "not in COCO's format.*height"),
+    "a mask whose runs do not fill its image": (
+        coco({**ANNOTATION, "segmentation": {"counts": [2, 1000], "size": [3, 4]}}),
+        "annotation 1 has a mask whose runs do not add up to the 12 pixels",
+    ),
+    "a mask with a run below nothing": (
+        coco({**ANNOTATION, "segmentation": {"counts": [13, -1], "size": [3, 4]}}),
+        "annotation 1 has a mask whose runs do not add up to the 12 pixels",
+    ),
     "a mask of another size": (
         coco({**ANNOTATION, "segmentation": {"counts": [12], "size": [4, 3]}}),
         r"annotation 1 has a mask of height and width \[4, 3\], its image \[3, 4\]",
