@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from projects.low_shot.lists import FOLDS, SHARES, name_of
 from ssl_backbones.engine.processes import Outcome, Step, alone_in, run_steps
 from ssl_backbones.errors import InputError, run_command
+from ssl_backbones.protocols.registry import PROTOCOLS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CONFIGS = Path("projects/low_shot/configs")
@@ -26,11 +27,8 @@ CONFIGS = Path("projects/low_shot/configs")
 _SETTINGS = "study.json"
 _LENGTH = "train.max_iter"
 
-ITERATIONS = 90_000
-"""Of the configs, which nothing but an override changes."""
-
-SECONDS_PER_ITERATION = 0.261
-"""Of Mask R-CNN R50-FPN on 8 V100 GPUs, its backbone without SyncBN: Detectron2's MODEL_ZOO.md."""
+PROTOCOL = PROTOCOLS["low_shot_1"]
+"""All shares have its length and its time."""
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -133,7 +131,7 @@ class LowShot:
     def iterations(self) -> int:
         """Of each run."""
         given = [word for word in self.arguments.opts if word.startswith(f"{_LENGTH}=")]
-        return int(given[-1].partition("=")[2]) if given else ITERATIONS
+        return int(given[-1].partition("=")[2]) if given else PROTOCOL.iterations
 
     def read(self) -> None:
         """Read the rows of before.
@@ -245,7 +243,7 @@ def show_plan(study: LowShot) -> None:
     done = len(study.runs) - len(study.missing)
     if done:
         print(f"\n{done} of {len(study.runs)} runs are done")
-    hours = study.iterations * SECONDS_PER_ITERATION / 3600
+    hours = study.iterations * PROTOCOL.seconds / 3600
     print(
         f"\n{len(study.missing)} runs of {study.iterations:,} iterations, each about "
         f"{hours:.1f} hours on 8 V100 GPUs (a stock Mask R-CNN R50-FPN there: Detectron2's MODEL_ZOO.md), "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from projects.low_shot.lists import read_list
+from ssl_backbones.protocols.spread import Spread
 from ssl_backbones.report.initializations import DONE
 
 METRICS = tuple(f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75"))
@@ -25,26 +25,6 @@ PUBLISHED = {1: 10.0, 5: 20.92, 10: 26.94}
 (microsoft/SoftTeacher at commit 0d90d7c): another detector, other weights and augmentations, other folds."""
 
 Row = Mapping[str, str]
-
-
-class Summary(NamedTuple):
-    """Of the folds of a share that are done: `deviation` is the standard deviation (n - 1), None of one."""
-
-    share: int
-    metric: str
-    values: list[float]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values)
-
-    @property
-    def deviation(self) -> float | None:
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-    def __str__(self) -> str:
-        deviation = "" if self.deviation is None else f" ± {self.deviation:.2f}"
-        return f"{self.mean:.2f}{deviation}"
 
 
 def row_of(
@@ -90,16 +70,16 @@ def value_of(row: Row, metric: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def summarize(rows: Iterable[Row]) -> dict[int, dict[str, Summary]]:
+def summarize(rows: Iterable[Row]) -> dict[int, dict[str, Spread]]:
     """Share to metric to its summary, of the runs that are done."""
-    found: dict[int, dict[str, Summary]] = {}
+    found: dict[int, dict[str, Spread]] = {}
     done = [row for row in rows if row["status"] == DONE]
     for share in sorted({int(row["share"]) for row in done}):
         of_share = [row for row in done if int(row["share"]) == share]
         for metric in METRICS:
             values = [value for row in of_share if (value := value_of(row, metric)) is not None]
             if values:
-                found.setdefault(share, {})[metric] = Summary(share, metric, values)
+                found.setdefault(share, {})[metric] = Spread(values)
     return found
 
 
@@ -127,7 +107,7 @@ def _with_values(rows: Iterable[Row], share: int) -> list[Row]:
     ]
 
 
-def _numbers(summary: Summary | None) -> dict[str, Any]:
+def _numbers(summary: Spread | None) -> dict[str, Any]:
     if summary is None:
         return {"mean": None, "deviation": None, "values": []}
     return {"mean": summary.mean, "deviation": summary.deviation, "values": summary.values}
@@ -155,7 +135,7 @@ def as_markdown(rows: Iterable[Row], num_folds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(share: int, summaries: Mapping[str, Summary], done: Sequence[Row], num_folds: int) -> str:
+def _line(share: int, summaries: Mapping[str, Spread], done: Sequence[Row], num_folds: int) -> str:
     values = [value_of(row, "bbox/AP") for row in done]
     each = ", ".join("none" if value is None else f"{value:.2f}" for value in values)
     published = PUBLISHED.get(share)
@@ -163,7 +143,7 @@ def _line(share: int, summaries: Mapping[str, Summary], done: Sequence[Row], num
         f"{share} %",
         "/".join(sorted({row["images"] for row in done})),
         f"{len(done)} of {num_folds}",
-        *(str(summaries.get(metric, "")) for metric in METRICS),
+        *(summaries.get(metric, Spread([])).shown(2) for metric in METRICS),
         each,
         "" if published is None else f"{published:g}",
     ]

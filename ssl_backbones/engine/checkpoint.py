@@ -31,9 +31,9 @@ class StrictCheckpointer(DetectionCheckpointer):
     """A `DetectionCheckpointer` that reads by an allow-list, demands every tensor, and writes whole files.
 
     `load_backbone` demands every tensor of the model's ResNet, whose last stage the heads of a C4 model hold;
-    `load` demands every tensor of the model. Names and
-    shapes are compared with the file's own keys before `load_state_dict`, which alone is not enough:
-    `FrozenBatchNorm2d` fills missing statistics with 0 and 1 without a word.
+    `load` demands every tensor of the model. Names and shapes are compared with the file's own keys before
+    `load_state_dict`, which alone is not enough: `FrozenBatchNorm2d` fills missing statistics with 0 and 1
+    without a word.
 
     Args:
         strict: False turns a refusal into a warning in the log.

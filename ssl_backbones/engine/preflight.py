@@ -57,7 +57,7 @@ def check(cfg: DictConfig, world: World, *, eval_only: bool = False) -> dict[str
     for split in splits:
         check_dataset(cfg, split)
     if not eval_only:
-        check_splits(*(_dataset_names(cfg, split) for split in ("train", "test")))
+        check_splits(*(dataset_names(cfg, split) for split in ("train", "test")))
     _check_output(cfg.train.output_dir)
     return check_weights(cfg, eval_only)
 
@@ -72,11 +72,7 @@ def _check_parts(cfg: DictConfig, splits: Sequence[str]) -> None:
             )
     for split in splits:
         dataset = OmegaConf.select(cfg, f"dataloader.{split}.dataset")
-        if (
-            isinstance(dataset, DictConfig)
-            and "names" in dataset
-            and not _dataset_names(cfg, split)
-        ):
+        if isinstance(dataset, DictConfig) and "names" in dataset and not dataset_names(cfg, split):
             raise InputError(f"dataloader.{split}.dataset.names is empty: give a dataset's name")
 
 
@@ -152,7 +148,7 @@ def check_channel_order(cfg: DictConfig) -> None:
 
 
 def check_dataset(cfg: DictConfig, split: str) -> None:
-    for name in _dataset_names(cfg, split):
+    for name in dataset_names(cfg, split):
         if name not in DatasetCatalog.list():
             known = ", ".join(
                 n for n in DatasetCatalog.list() if n.startswith(("coco_2017", "digits"))
@@ -176,7 +172,8 @@ def check_dataset(cfg: DictConfig, split: str) -> None:
         check_annotations(name, evaluated=split == "test")
 
 
-def _dataset_names(cfg: DictConfig, split: str) -> list[str]:
+def dataset_names(cfg: DictConfig, split: str) -> list[str]:
+    """The datasets that a config trains or tests on."""
     names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
     return [names] if isinstance(names, str) else list(names or ())
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .evaluation import Evaluation, do_step
 from .runs import Run, config_of
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 SET_BY = {
     "train.seed": "--seed",
@@ -87,7 +83,7 @@ def _check_run(evaluation: Evaluation, run: Run, processes: int) -> None:
     from ..data.annotations.splits import check_splits
     from ..engine.batch import check_batch
     from ..engine.config import load_config
-    from ..engine.preflight import check_channel_order, check_dataset
+    from ..engine.preflight import check_channel_order, check_dataset, dataset_names
 
     try:
         cfg = load_config(str(config_of(run.protocol)), [*evaluation.overrides, *run.overrides])
@@ -95,13 +91,6 @@ def _check_run(evaluation: Evaluation, run: Run, processes: int) -> None:
         check_channel_order(cfg)
         for split in ("train", "test"):
             check_dataset(cfg, split)
-        check_splits(_datasets(cfg, "train"), _datasets(cfg, "test"))
+        check_splits(dataset_names(cfg, "train"), dataset_names(cfg, "test"))
     except InputError as error:
         raise InputError(f"protocol {run.protocol.name}: {error}") from error
-
-
-def _datasets(cfg: DictConfig, split: str) -> list[str]:
-    from omegaconf import OmegaConf
-
-    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
-    return [names] if isinstance(names, str) else list(names or ())

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..report.content import TASKS
 from .evaluation import Evaluation
 from .registry import Protocol
 from .runs import DONE
+from .spread import Spread
 
 COLUMNS = (
     *("protocol", "metric", "kind", "pretraining", "value", "deviation", "runs", "seeds"),
@@ -23,27 +22,6 @@ of the recipes, and the fields that differ are those in which they are not the p
 the protocol differs where a published number is not of the same, or is not known to be."""
 
 _SHOWN = 12  # digits of a fingerprint
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A metric of this checkpoint: the values of its runs that are done."""
-
-    values: list[float]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values)
-
-    @property
-    def deviation(self) -> float | None:
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-    def __str__(self) -> str:
-        if not self.values:
-            return ""
-        spread = "" if self.deviation is None else f" ± {self.deviation:.1f}"
-        return f"{self.mean:.1f}{spread}"
 
 
 def as_markdown(evaluation: Evaluation, name: str) -> str:
@@ -119,15 +97,15 @@ def _done(evaluation: Evaluation, protocol: Protocol) -> list[Mapping[str, Any]]
     return [result for result in results if result.get("status") == DONE]
 
 
-def _cell(done: list[Mapping[str, Any]], metric: str) -> _Cell:
+def _cell(done: list[Mapping[str, Any]], metric: str) -> Spread:
     values = [result["metrics"].get(metric) for result in done]
-    return _Cell([value for value in values if value is not None])
+    return Spread([value for value in values if value is not None])
 
 
 def _here(evaluation: Evaluation, protocol: Protocol, metric: str) -> str:
     done = _done(evaluation, protocol)
     mark = "*" if any(result["differs"] for result in done) else ""
-    return f"{_cell(done, metric)}{mark}"
+    return f"{_cell(done, metric).shown(1)}{mark}"
 
 
 def _number(protocol: Protocol, metric: str, pretraining: str, sources: Mapping[str, int]) -> str:
