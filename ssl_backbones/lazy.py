@@ -8,18 +8,18 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
 STAND_INS = {
-    "ssl_backbones.data.mapping.mapper.FastDatasetMapper": (
+    "ssl_backbones.fast.mapping.mapper.FastDatasetMapper": (
         "detectron2.data.dataset_mapper.DatasetMapper"
     ),
-    "ssl_backbones.data.annotations.dataset.packed_detection_dataset": (
+    "ssl_backbones.fast.annotations.packed_dataset.packed_detection_dataset": (
         "detectron2.data.build.get_detection_dataset_dicts"
     ),
     # Of a model on a GPU it may paste a pixel otherwise whose value is within 1e-6 of the threshold.
-    "ssl_backbones.evaluation.coco_evaluator.FastCOCOEvaluator": (
+    "ssl_backbones.fast.evaluation.coco_evaluator.FastCOCOEvaluator": (
         "detectron2.evaluation.coco_evaluation.COCOEvaluator"
     ),
     # It differs in rounding, as another device does.
-    "ssl_backbones.modeling.roi_pooler.FastROIPooler": "detectron2.modeling.poolers.ROIPooler",
+    "ssl_backbones.fast.pooling.roi_pooler.FastROIPooler": "detectron2.modeling.poolers.ROIPooler",
 }
 """Parts with the same result as Detectron2's, by their names: with them a config means the same."""
 

@@ -1,5 +1,7 @@
 """Small real data that several parts of the suite share, made once per session."""
 
+import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -159,6 +161,35 @@ def whole(runs, tmp_path_factory):
         return done[processes]
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_heard(monkeypatch):
+    """Detectron2's setup_logger, once called in this process, keeps them from `caplog`."""
+    monkeypatch.setattr(logging.getLogger("ssl_backbones"), "propagate", True)
+
+
+@pytest.fixture(scope="session")
+def annotation_file(digits) -> Path:
+    from detectron2.data import MetadataCatalog
+
+    import ssl_backbones.data  # noqa: F401 (registers digits_test)
+
+    return Path(MetadataCatalog.get("digits_test").json_file)
+
+
+@pytest.fixture(scope="session")
+def oracle(annotation_file):
+    """Makes an `Oracle` for the digits."""
+    from oracle import Oracle
+
+    content = json.loads(annotation_file.read_text())
+    ids = sorted(category["id"] for category in content["categories"])
+    by_image = {image["id"]: [] for image in content["images"]}
+    for annotation in content["annotations"]:
+        found = {**annotation, "class": ids.index(annotation["category_id"])}
+        by_image[annotation["image_id"]].append(found)
+    return lambda **options: Oracle(by_image, **options)
 
 
 @pytest.fixture

@@ -273,7 +273,7 @@ def remove_at(iteration: int, folder: str) -> None:
 
 def spoil_image(name: str) -> None:
     """Have every pixel of one training image be NaN, as a broken augmentation would."""
-    from ssl_backbones.data.mapping.mapper import FastDatasetMapper
+    from ssl_backbones.fast.mapping.mapper import FastDatasetMapper
 
     original = FastDatasetMapper.__call__
 

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from ssl_backbones.evaluation.analysis.findings import (
+from ssl_backbones.evaluation.metrics import write_metrics
+from ssl_backbones.report.analysis.findings import (
     ERROR_TYPES,
     ClassRow,
     ErrorSummary,
@@ -15,7 +16,6 @@ from ssl_backbones.evaluation.analysis.findings import (
     Interval,
     TaskAnalysis,
 )
-from ssl_backbones.evaluation.metrics import write_metrics
 from ssl_backbones.report.content import (
     Deviation,
     ImageSource,

@@ -1,6 +1,6 @@
 """The numbers of TIDE's own library for small scenes.
 
-Recorded in tests/evaluation/analysis/tide.json, since the library needs pandas, seaborn and OpenCV:
+Recorded in tests/report/analysis/tide.json, since the library needs pandas, seaborn and OpenCV:
 
     pip install tidecv==1.0.1
     python tests/tide_reference.py
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from coco_scenes import scene
 
-FILE = Path(__file__).parent / "evaluation" / "analysis" / "tide.json"
+FILE = Path(__file__).parent / "report" / "analysis" / "tide.json"
 
 
 def confused_scene(seed):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_backbones.errors import InputError, run_command
-from ssl_backbones.protocols.registry import FOLDS, PROCESSES, PROTOCOLS
+from ssl_backbones.studies.registry import FOLDS, PROCESSES, PROTOCOLS
 
 if TYPE_CHECKING:
-    from ssl_backbones.protocols.evaluation import Evaluation
+    from ssl_backbones.studies.evaluation import Evaluation
 
 EXAMPLES = f"""
 examples:
@@ -81,9 +81,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ssl_backbones.protocols.checks import check_overrides, check_start
-    from ssl_backbones.protocols.evaluation import StepFailed
-    from ssl_backbones.protocols.planning import plan
+    from ssl_backbones.studies.checks import check_overrides, check_start
+    from ssl_backbones.studies.evaluation import StepFailed
+    from ssl_backbones.studies.planning import plan
 
     _check(args)
     name, evaluation = _evaluation(args)
@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluation(args: argparse.Namespace) -> tuple[str, Evaluation]:
     """The checkpoint's name in tables, and what is asked for."""
-    from ssl_backbones.protocols.evaluation import Evaluation
-    from ssl_backbones.protocols.registry import find
+    from ssl_backbones.studies.evaluation import Evaluation
+    from ssl_backbones.studies.registry import find
 
     is_file = "://" not in args.checkpoint
     name = Path(args.checkpoint).name if is_file else args.checkpoint.partition("://")[2]
@@ -143,7 +143,7 @@ def _check(args: argparse.Namespace) -> None:
 def _tell(evaluation: Evaluation, name: str) -> int:
     """Write the tables, and say what came of it; returns the exit status."""
     from ssl_backbones.files import write_atomically
-    from ssl_backbones.protocols.tables import as_csv, as_markdown
+    from ssl_backbones.studies.tables import as_csv, as_markdown
 
     table = as_markdown(evaluation, name)
     for file, text in (("table.md", table), ("table.csv", as_csv(evaluation, name))):

@@ -4,9 +4,9 @@ import detectron2.data.transforms as T
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 
-from ssl_backbones.data.annotations.dataset import packed_detection_dataset
-from ssl_backbones.data.mapping.mapper import FastDatasetMapper
-from ssl_backbones.evaluation.coco_evaluator import FastCOCOEvaluator
+from ssl_backbones.fast.annotations.packed_dataset import packed_detection_dataset
+from ssl_backbones.fast.evaluation.coco_evaluator import FastCOCOEvaluator
+from ssl_backbones.fast.mapping.mapper import FastDatasetMapper
 
 # The one place that says how images reach the network; model.py reads it as well. Mean and standard
 # deviation are those of ImageNet on a 0-255 scale, as in every torchvision-style pretraining.

@@ -22,7 +22,7 @@ def config(
         is_fast: with this project's pooler.
         small: a ResNet-18 with a few regions and narrow heads, for a test.
     """
-    from ssl_backbones.modeling.roi_pooler import FastROIPooler
+    from ssl_backbones.fast.pooling.roi_pooler import FastROIPooler
 
     model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
     model.backbone.bottom_up.freeze_at = freeze_at

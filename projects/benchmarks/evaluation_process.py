@@ -45,7 +45,7 @@ def _evaluator(side: str, output: str) -> Any:
 
     kind = COCOEvaluator
     if side == "ours":
-        from ssl_backbones.evaluation.coco_evaluator import FastCOCOEvaluator
+        from ssl_backbones.fast.evaluation.coco_evaluator import FastCOCOEvaluator
 
         kind = FastCOCOEvaluator
     # v0.6 does not fall back by itself.
@@ -58,7 +58,7 @@ def _predictions(side: str, path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             prediction = json.loads(line)
             if side == "ours":
-                from ssl_backbones.evaluation.coco_evaluator import packed
+                from ssl_backbones.fast.evaluation.coco_evaluator import packed
 
                 prediction = packed(prediction)
             yield prediction

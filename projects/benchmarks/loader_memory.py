@@ -29,7 +29,7 @@ def measured(side: str, path: str) -> dict[str, Any]:
     from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
     from detectron2.data.datasets import register_coco_instances
 
-    from ssl_backbones.data.annotations.dataset import packed_detection_dataset
+    from ssl_backbones.fast.annotations.packed_dataset import packed_detection_dataset
 
     name = f"benchmark_coco_{side}_{path}"
     register_coco_instances(name, {}, path, "images")

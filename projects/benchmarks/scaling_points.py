@@ -83,7 +83,7 @@ INPUTS: dict[str, Callable[[Path, float], None]] = {
 def load(folder: Path, side: str) -> Callable[[], Any]:
     from detectron2.data.datasets import load_coco_json as stock
 
-    from ssl_backbones.data.annotations.coco_json import load_coco_json
+    from ssl_backbones.fast.annotations.coco_json import load_coco_json
 
     return partial(
         stock if side == "stock" else load_coco_json,
@@ -96,8 +96,8 @@ def load(folder: Path, side: str) -> Callable[[], Any]:
 def open_packed(folder: Path, again: bool) -> Callable[[], Any]:
     from detectron2.data.datasets import register_coco_instances
 
-    from ssl_backbones.cache import Cache
-    from ssl_backbones.data.annotations import dataset as packed_dataset
+    from ssl_backbones.fast.annotations import packed_dataset as packed_dataset
+    from ssl_backbones.weights.cache import Cache
 
     cache = folder / ("cache" if again else f"cache-{os.getpid()}")
     os.environ["SSL_BACKBONES_CACHE"] = str(Cache(cache).folder)
@@ -115,7 +115,7 @@ def evaluate(folder: Path, side: str) -> Callable[[], Any]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from ssl_backbones.evaluation.average_precision.coco_eval import FastCOCOeval
+    from ssl_backbones.fast.evaluation.coco_eval import FastCOCOeval
 
     truth = COCO(str(folder / "instances.json"))
     found = truth.loadRes(str(folder / "results.json"))

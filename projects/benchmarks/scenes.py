@@ -49,7 +49,7 @@ def detections(truth: dict[str, Any], per_image: int = 100) -> list[dict[str, An
     """COCO's results for `truth`, boxes and masks; a half of the scores are equal to others."""
     import torch
 
-    from ssl_backbones.evaluation.masks.rle import encode_roi_masks
+    from ssl_backbones.fast.evaluation.rle import encode_roi_masks
 
     random = np.random.default_rng(1)
     masks = torch.from_numpy(roi_masks(random, 256))

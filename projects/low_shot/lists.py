@@ -77,10 +77,10 @@ def write_lists(root: Path, on_list: Callable[[], None] = lambda: None) -> None:
     Raises:
         InputError: COCO's file is not there or is something else, or the folder holds something else.
     """
-    from ssl_backbones.cache import digest
-    from ssl_backbones.data.annotations.coco_json import parse_json
     from ssl_backbones.errors import InputError
+    from ssl_backbones.fast.annotations.coco_json import parse_json
     from ssl_backbones.files import write_folder
+    from ssl_backbones.weights.cache import digest
 
     source, folder = root / SOURCE, root / FOLDER
     if not source.is_file():
@@ -141,7 +141,7 @@ def _made(folder: Path) -> dict[str, Any] | None:
 
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each list that is in a folder."""
-    from ssl_backbones.cache import digest
+    from ssl_backbones.weights.cache import digest
 
     names = [
         f"{name_of(share, fold)}.{ending}"
@@ -158,8 +158,8 @@ def read_list(root: Path, share: int, fold: int) -> tuple[int, str]:
     Raises:
         InputError: it is not there, or is not in COCO's format.
     """
-    from ssl_backbones.data.annotations.coco_json import parse_json
     from ssl_backbones.errors import InputError
+    from ssl_backbones.fast.annotations.coco_json import parse_json
 
     path = root / FOLDER / f"{name_of(share, fold)}.json"
     try:

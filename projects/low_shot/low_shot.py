@@ -17,9 +17,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from projects.low_shot.lists import FOLDS, SHARES, name_of
-from ssl_backbones.engine.processes import Outcome, Step, alone_in, run_steps
 from ssl_backbones.errors import InputError, run_command
-from ssl_backbones.protocols.registry import PROTOCOLS
+from ssl_backbones.studies.processes import Outcome, Step, alone_in, run_steps
+from ssl_backbones.studies.registry import PROTOCOLS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CONFIGS = Path("projects/low_shot/configs")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from projects.low_shot.lists import read_list
-from ssl_backbones.protocols.spread import Spread
 from ssl_backbones.report.initializations import DONE
+from ssl_backbones.studies.spread import Spread
 
 METRICS = tuple(f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75"))
 COLUMNS = (

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_backbones.engine.processes import Step
 from ssl_backbones.report.initialization_tables import Expectation
 from ssl_backbones.report.initializations import FINETUNED, FROZEN
+from ssl_backbones.studies.processes import Step
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CONFIG = "projects/transfer_study/configs/resnet18_digits.py"

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..errors import InputError
+from ..hashing import sha256_of
 from .converting import prove_loaded
-from .hashing import sha256_of
 from .loading import Loaded, load_backbone, naming, provenance_of
 from .resnet import detectron2_name
 from .unpickling import shown

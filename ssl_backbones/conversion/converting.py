@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import InputError
+from ..hashing import Sha256
 from .formats import FORMATS, Format
-from .hashing import Sha256
 from .resnet import detectron2_name
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from ..errors import InputError
-from .hashing import Sha256
+from ..hashing import Sha256
 from .loading import Loaded, from_detector, from_pretraining, is_detectron2, provenance_of
 from .reading import read_checkpoint
 from .unpickling import Foreign, shown

@@ -19,9 +19,9 @@ from itertools import pairwise
 import numpy as np
 
 from ..errors import InputError
+from ..hashing import open_without_waiting
 from . import safetensors
 from .arrays import flat_array, itemsize
-from .hashing import open_without_waiting
 from .unpickling import Machine, Refused, Storage
 
 # torch/serialization.py: MAGIC_NUMBER and PROTOCOL_VERSION of the format before torch 1.6.

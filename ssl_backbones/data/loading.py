@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import InputError
+from ..fast.annotations.packed_dataset import PackedDataset
 from ..lazy import target_of
-from .annotations.dataset import PackedDataset
 from .foreign import ForeignLoader
 from .images import UnusableImageError
 from .order import GlobalOrder, Progress, Sample

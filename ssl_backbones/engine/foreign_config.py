@@ -11,8 +11,8 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from ..conversion.unpickling import shown
-from ..data.annotations.dataset import packed_detection_dataset
 from ..errors import InputError
+from ..fast.annotations.packed_dataset import packed_detection_dataset
 from ..modeling.resnet import build_resnet
 
 MEND = "give the run's own config, if you trust it: --config-file FILE and its overrides"

@@ -25,10 +25,10 @@ import ssl_backbones.data  # noqa: F401  registers the embedded datasets
 from ..data.annotations.checking import check_annotations
 from ..data.annotations.splits import check_splits
 from ..errors import InputError
-from ..evaluation.coco_evaluator import FastCOCOEvaluator
+from ..fast.evaluation.coco_evaluator import FastCOCOEvaluator
 from ..lazy import target_of
 from .batch import check_batch
-from .checkpoint_folder import numbered, pointed_at
+from .checkpoints.checkpoint_folder import numbered, pointed_at
 from .launching.world import World
 from .provenance import check_weights
 

@@ -16,7 +16,7 @@ from ..conversion.unpickling import shown
 from ..errors import InputError
 from ..lazy import target_of
 from ..modeling.resnet import build_resnet
-from ..weights import resolve
+from ..weights.resolution import resolve
 
 
 def check_weights(cfg: DictConfig, eval_only: bool) -> dict[str, Any]:

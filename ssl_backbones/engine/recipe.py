@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from ..conversion.hashing import sha256_of
+from ..hashing import sha256_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

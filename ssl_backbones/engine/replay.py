@@ -25,7 +25,7 @@ from ..evaluation.coco import unwrapped
 from ..files import write_atomically
 from ..modeling.norm import apply_norm, choose_norm
 from ..seeding import seed_everything
-from .checkpoint import StrictCheckpointer
+from .checkpoints.checkpointer import StrictCheckpointer
 from .config import apply_overrides, find_config, load_config
 from .exceptions import NonFiniteError
 from .foreign_config import MEND, config_from_text

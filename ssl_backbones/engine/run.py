@@ -14,7 +14,7 @@ from torch import nn
 
 from ..evaluation.evaluations import evaluate_all
 from .card import run_card, show
-from .checkpoint import StrictCheckpointer
+from .checkpoints.checkpointer import StrictCheckpointer
 from .config import find_config, load_config
 from .dry_run import temporary_run_folder
 from .hooks.ema import WeightAverage

@@ -19,14 +19,15 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
-from ..conversion.hashing import sha256_of
 from ..conversion.reading import read_checkpoint
 from ..errors import InputError
+from ..hashing import sha256_of
 from ..modeling.norm import apply_norm, choose_norm
 from ..seeding import seed_everything
-from ..weights import resolve
-from . import checkpoint_folder, preflight
+from ..weights.resolution import resolve
+from . import preflight
 from .batch import scale_to_batch
+from .checkpoints import checkpoint_folder
 from .launching import agreement
 from .launching.world import World
 from .recipe import digest, everything_but_paths, fingerprint

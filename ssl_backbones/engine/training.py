@@ -18,7 +18,7 @@ from ..conversion.reading import read_checkpoint
 from ..data.loading import build_train_loader
 from . import preflight, record
 from .card import run_card, show
-from .checkpoint import StrictCheckpointer
+from .checkpoints.checkpointer import StrictCheckpointer
 from .dry_run import dry_run
 from .exceptions import NonFiniteError, Preempted
 from .hooks.checkpoints import Checkpoints

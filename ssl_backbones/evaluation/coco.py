@@ -17,13 +17,13 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..conversion.hashing import sha256_of
 from ..errors import InputError
+from ..fast.evaluation.coco_evaluator import FastCOCOEvaluator
+from ..fast.evaluation.roi_masks import WithRoiMasks, has_usual_postprocessing
+from ..hashing import sha256_of
 from .augmentation import with_augmentation
-from .coco_evaluator import FastCOCOEvaluator
 from .evaluators import build_evaluator
 from .fingerprint import describe, fingerprint, settings_of, sha256_of_weights
-from .masks.roi_masks import WithRoiMasks, has_usual_postprocessing
 from .metrics import read_metrics, write_classes, write_metrics
 from .predictions import Predictions
 from .recording import RecordingEvaluator, can_record

@@ -8,8 +8,8 @@ from typing import Any
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from omegaconf import DictConfig
 
+from ..fast.evaluation.coco_evaluator import FastCOCOEvaluator, packed, unpacked
 from ..lazy import target_of
-from .coco_evaluator import FastCOCOEvaluator, packed, unpacked
 from .predictions import Predictions
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..data.images import Mapper
 from ..engine import preflight
-from ..engine.checkpoint import StrictCheckpointer
+from ..engine.checkpoints.checkpointer import StrictCheckpointer
 from ..engine.provenance import check_weights
 from ..errors import InputError
 from ..modeling.norm import apply_norm, choose_norm

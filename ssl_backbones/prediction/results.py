@@ -11,9 +11,9 @@ import numpy as np
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
+from ..drawing.instances import draw_instances, save_picture
 from ..errors import InputError
 from ..files import write_atomically
-from ..report.drawing import draw_instances, save_picture
 from . import DETECTIONS, IMAGES, PICTURES
 from .classes import Classes
 from .inputs import Source

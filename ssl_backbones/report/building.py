@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ..errors import InputError
-from ..evaluation.analysis.findings import METRICS
 from ..progress import progress_bar
+from .analysis.findings import METRICS
 from .content import TASKS, Report, RunContent
 from .ground_truth import GroundTruth, GroundTruths, evaluated_images
 from .initialization_tables import metric_name
@@ -151,7 +151,7 @@ def _usable_tasks(run: RunContent, truth: GroundTruth) -> list[str]:
 
 
 def _analyse(test: Tested, min_score: float, advance: Callable[[], None]) -> None:
-    from ..evaluation.analysis.analysis import examine
+    from .analysis.analysis import examine
 
     run, truth = test.run, test.truth
     analyses = {}
@@ -191,7 +191,7 @@ def _compare_metrics(test: Tested, task: str, computed: Mapping[str, float | Non
 
 
 def _resample(tests: Sequence[Tested], resamples: int, seed: int, progress: Progress) -> None:
-    from ..evaluation.analysis.bootstrap import bootstrap
+    from .analysis.bootstrap import bootstrap
 
     groups = _groups(tests)
     with progress(resamples * len(groups)) as advance:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..evaluation.analysis.findings import Interval, TaskAnalysis
+from .analysis.findings import Interval, TaskAnalysis
 
 TASKS = {"bbox": "box", "segm": "mask"}
 """The tasks of COCO that are reported, and what people call them."""

@@ -246,7 +246,7 @@ def _draw_instances(
     import numpy as np
     from PIL import Image
 
-    from .drawing import corners, draw_instances
+    from ..drawing.instances import corners, draw_instances
 
     height, width = image.shape[:2]
     scale = min(1, LONGEST_SIDE / max(height, width))
@@ -272,7 +272,7 @@ def _mask(segmentation: Any, shape: tuple[int, int], size: tuple[int, int]) -> n
     import numpy as np
     from PIL import Image
 
-    from .drawing import as_array
+    from ..drawing.instances import as_array
 
     if not segmentation:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..evaluation.analysis.findings import ERROR_TYPES
+from .analysis.findings import ERROR_TYPES
 from .content import TASKS, Report, RunContent
 from .examples import KINDS, LONGEST_SIDE, Example, Picture, choose, draw, encode, ranking_task
 from .plain_text import encodable

@@ -125,7 +125,7 @@ def read_ground_truth(path: str | os.PathLike, image_root: str | os.PathLike) ->
         InputError: the file cannot be read, contradicts itself, or lacks what an evaluation needs.
     """
     from ..data.annotations.checking import check_content
-    from ..data.annotations.coco_json import collector_paused, parse_json
+    from ..fast.annotations.coco_json import collector_paused, parse_json
 
     path, where = os.fspath(path), f"annotations {path}"
     try:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..evaluation.analysis.findings import ERROR_TYPES, STATISTICS
+from .analysis.findings import ERROR_TYPES, STATISTICS
 from .content import TASKS, Report, RunContent, Verdict
 from .initialization_tables import Table, metric_name
 from .numbers import percent, signed, signed_span, span

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..evaluation.analysis.findings import Interval
+from .analysis.findings import Interval
 
 NONE = "–"
 

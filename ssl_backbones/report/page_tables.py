@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..evaluation.analysis.findings import STATISTICS, TaskAnalysis
 from . import plots
+from .analysis.findings import STATISTICS, TaskAnalysis
 from .content import TASKS, RunContent
 from .numbers import percent
 

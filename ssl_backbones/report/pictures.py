@@ -8,9 +8,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..drawing.instances import corners, draw_instances
 from ..errors import InputError
 from ..files import write_atomically
-from .drawing import corners, draw_instances
 from .runs import read_scalars
 
 if TYPE_CHECKING:

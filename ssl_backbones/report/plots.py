@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.analysis.findings import ERROR_TYPES, TaskAnalysis
+from .analysis.findings import ERROR_TYPES, TaskAnalysis
 from .content import TASKS, RunContent
 from .svg import figure_style, run_colour, run_dashes, to_svg
 

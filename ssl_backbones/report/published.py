@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import configs_folder
 from ..engine.recipe import ABSENT
-from ..protocols.registry import PROCESSES, PROTOCOLS
+from ..studies.registry import PROCESSES, PROTOCOLS
 from .content import Deviation, PublishedField, RecipeDifference, RunContent
 from .runs import changed_fields
 
@@ -30,7 +30,7 @@ class Recipe:
         name: of the packaged config.
         config: the published one, in MMDetection's `configs/selfsup_pretrain`.
         ap: "bbox/AP" and "segm/AP" in percent, on COCO val2017.
-        weights: the name in `ssl_backbones.weights.NAMED_WEIGHTS` of what it starts from.
+        weights: the name in `ssl_backbones.weights.resolution.NAMED_WEIGHTS` of what it starts from.
     """
 
     name: str
@@ -244,7 +244,7 @@ def _other_training(run: RunContent) -> list[str]:
 
 def _are_published(weights: Mapping[str, Any], recipe: Recipe) -> bool:
     """Whether a provenance is that of the recipe's weights, of the network that their project evaluates."""
-    from ..weights import NAMED_WEIGHTS
+    from ..weights.resolution import NAMED_WEIGHTS
 
     is_file = weights.get("source") == _weights_file(recipe)
     is_method = weights.get("method") == NAMED_WEIGHTS[recipe.weights].method
@@ -253,6 +253,6 @@ def _are_published(weights: Mapping[str, Any], recipe: Recipe) -> bool:
 
 def _weights_file(recipe: Recipe) -> str:
     """The name under which their authors publish the weights."""
-    from ..weights import NAMED_WEIGHTS
+    from ..weights.resolution import NAMED_WEIGHTS
 
     return PurePath(NAMED_WEIGHTS[recipe.weights].url).name

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..evaluation.analysis.findings import TaskAnalysis
+from ..drawing.instances import contact_sheet, save_picture
 from ..files import write_atomically
+from .analysis.findings import TaskAnalysis
 from .content import TASKS, Report, RunContent
-from .drawing import contact_sheet, save_picture
 from .examples import choose, draw
 from .plain_text import encodable
 from .plots import (

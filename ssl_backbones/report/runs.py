@@ -253,7 +253,7 @@ def _dataset_of(record: Mapping[str, Any]) -> str:
 
 def _read_detections(path: Path, problems: list[str]) -> list[dict[str, Any]] | None:
     """COCO results, or None where not all of them can be read: part of them would be another result."""
-    from ..data.annotations.coco_json import collector_paused, parse_json
+    from ..fast.annotations.coco_json import collector_paused, parse_json
 
     name = f"{path.parent.name}/{path.name}"
     try:

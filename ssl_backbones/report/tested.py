@@ -10,8 +10,8 @@ from .content import RunContent
 from .ground_truth import GroundTruth
 
 if TYPE_CHECKING:
-    from ..evaluation.analysis.bootstrap import Resampled
-    from ..evaluation.analysis.outcomes import Outcomes
+    from .analysis.bootstrap import Resampled
+    from .analysis.outcomes import Outcomes
 
 
 @dataclass

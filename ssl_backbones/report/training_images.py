@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 import ssl_backbones.data  # noqa: F401  registers the embedded datasets
 
 from ..data.loading import build_train_loader
+from ..drawing.instances import contact_sheet, save_picture, thumbnail
+from ..drawing.mapped_images import class_names, draw_mapped_image, input_format
 from ..engine import preflight
 from ..errors import InputError
-from .drawing import contact_sheet, save_picture, thumbnail
-from .mapped_images import class_names, draw_mapped_image, input_format
 from .training_counts import Counts
 
 OVERVIEW = "overview.png"

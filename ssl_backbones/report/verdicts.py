@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..evaluation.analysis.findings import METRICS, Interval
+from .analysis.findings import METRICS, Interval
 from .content import TASKS, RunContent, Verdict
 from .published import RECIPES, why_not_comparable
 
 if TYPE_CHECKING:
-    from ..evaluation.analysis.bootstrap import Resampled
+    from .analysis.bootstrap import Resampled
 
 HIGHER, LOWER, TIE, REFERENCE = "higher", "lower", "no difference shown", "the reference"
 TOO_FEW_IMAGES, TOO_FEW_RESAMPLES = "too few images to say", "too few resamples to say"

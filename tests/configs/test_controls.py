@@ -10,7 +10,7 @@ from detectron2.config import instantiate
 from ssl_backbones import get_config
 from ssl_backbones.conversion import convert
 from ssl_backbones.engine.recipe import compare, recipe
-from ssl_backbones.weights import NAMED_WEIGHTS
+from ssl_backbones.weights.resolution import NAMED_WEIGHTS
 
 FREEZE = "model.backbone.bottom_up.freeze_at"
 CONTROLS = {

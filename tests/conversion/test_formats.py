@@ -20,10 +20,10 @@ from ssl_backbones import get_config
 from ssl_backbones.conversion import convert
 from ssl_backbones.conversion.formats import FORMATS
 from ssl_backbones.conversion.resnet import ARCHITECTURES, detectron2_name
-from ssl_backbones.engine.checkpoint import StrictCheckpointer
+from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.errors import InputError
 from ssl_backbones.modeling.resnet import build_resnet
-from ssl_backbones.weights import resolve
+from ssl_backbones.weights.resolution import resolve
 
 RESNET18 = next(row for row in ARCHITECTURES if row.name == "resnet18")
 

@@ -1,18 +1,11 @@
 """A dataset of images of several shapes, and the lazy call that trains on it."""
 
 import json
-import logging
 
 import numpy as np
 import pytest
 
 NUM = 17
-
-
-@pytest.fixture(autouse=True)
-def warnings_are_heard(monkeypatch):
-    """Detectron2's setup_logger, once called in this process, keeps them from `caplog`."""
-    monkeypatch.setattr(logging.getLogger("ssl_backbones"), "propagate", True)
 
 
 @pytest.fixture(scope="session")

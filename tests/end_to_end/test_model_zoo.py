@@ -14,11 +14,11 @@ from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.modeling.poolers import ROIPooler
 
 import ssl_backbones.data  # noqa: F401  registers the digits
-from ssl_backbones.data.annotations.dataset import PackedDataset, packed_detection_dataset
-from ssl_backbones.data.mapping.mapper import FastDatasetMapper
-from ssl_backbones.evaluation.coco_evaluator import FastCOCOEvaluator
-from ssl_backbones.evaluation.masks.roi_masks import WithRoiMasks
-from ssl_backbones.modeling.roi_pooler import FastROIPooler
+from ssl_backbones.fast.annotations.packed_dataset import PackedDataset, packed_detection_dataset
+from ssl_backbones.fast.evaluation.coco_evaluator import FastCOCOEvaluator
+from ssl_backbones.fast.evaluation.roi_masks import WithRoiMasks
+from ssl_backbones.fast.mapping.mapper import FastDatasetMapper
+from ssl_backbones.fast.pooling.roi_pooler import FastROIPooler
 
 
 @pytest.fixture(scope="module")

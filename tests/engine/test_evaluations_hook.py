@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from running import TINY
 
 from ssl_backbones.data.loading import build_train_loader
-from ssl_backbones.engine.checkpoint import StrictCheckpointer
+from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.engine.hooks.checkpoints import Checkpoints
 from ssl_backbones.engine.hooks.ema import EMA, WeightAverage

@@ -46,7 +46,7 @@ def plain():
         "dataloader.train.mapper._target_=detectron2.data.DatasetMapper",
         "dataloader.train.dataset._target_=detectron2.data.get_detection_dataset_dicts",
         "dataloader.evaluator._target_=detectron2.evaluation.COCOEvaluator",
-        "model.roi_heads.box_pooler._target_=ssl_backbones.modeling.roi_pooler.FastROIPooler",
+        "model.roi_heads.box_pooler._target_=ssl_backbones.fast.pooling.roi_pooler.FastROIPooler",
     ],
 )
 def test_where_and_how_fast_do_not_count(plain, override):

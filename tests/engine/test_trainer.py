@@ -7,7 +7,7 @@ import torch
 from detectron2.engine import HookBase
 
 from ssl_backbones import InputError
-from ssl_backbones.engine.checkpoint import StrictCheckpointer
+from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.engine.exceptions import NonFiniteError, Preempted
 from ssl_backbones.engine.hooks.checkpoints import Checkpoints
 from ssl_backbones.engine.trainer import Trainer

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from ssl_backbones.engine.checkpoint import StrictCheckpointer
+from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.engine.hooks.ema import WeightAverage
 from ssl_backbones.evaluation.evaluations import evaluate_all, evaluate_weights
 

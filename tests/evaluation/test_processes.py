@@ -9,7 +9,7 @@ from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
 from running import TINY
 
-from ssl_backbones.engine.checkpoint import StrictCheckpointer
+from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.engine.hooks.evaluations import EvaluationsHook
 from ssl_backbones.engine.hooks.precise_bn import PreciseBN

@@ -20,9 +20,9 @@ from running import (
     remove_at,
 )
 
-from ssl_backbones.engine import checkpoint_folder
-from ssl_backbones.engine.checkpoint import StrictCheckpointer
-from ssl_backbones.engine.checksum import why_unusable
+from ssl_backbones.engine.checkpoints import checkpoint_folder
+from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
+from ssl_backbones.engine.checkpoints.checksum import why_unusable
 
 FLIPS = 100
 

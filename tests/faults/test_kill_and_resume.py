@@ -6,8 +6,8 @@ import pytest
 from running import checkpoint, difference, metrics, output
 
 TRAINER = "ssl_backbones.engine.trainer:Trainer"
-EVALUATOR = "ssl_backbones.evaluation.coco_evaluator:FastCOCOEvaluator"
-SAVE = "ssl_backbones.engine.checkpoint:StrictCheckpointer"
+EVALUATOR = "ssl_backbones.fast.evaluation.coco_evaluator:FastCOCOEvaluator"
+SAVE = "ssl_backbones.engine.checkpoints.checkpointer:StrictCheckpointer"
 
 # Twelve iterations, two images each of twelve: an epoch ends with iteration 5. Checkpoints after iterations
 # 3, 5 (before an evaluation), 7 and 11 (the last, and another evaluation).
@@ -18,9 +18,12 @@ POINTS = {
     "after a step": (f"{TRAINER}.run_step", 10, "after"),
     "at an epoch's edge": (f"{TRAINER}.run_step", 6, "after"),
     "before a checkpoint": (f"{SAVE}.save", 2),
-    "in a checkpoint's write": ("ssl_backbones.engine.checksum:HashingFile.write", 700),
+    "in a checkpoint's write": ("ssl_backbones.engine.checkpoints.checksum:HashingFile.write", 700),
     "before a checkpoint's rename": ("os:replace", 2, "before", ".pth'"),
-    "before a checkpoint's checksum": ("ssl_backbones.engine.checkpoint:write_checksum", 2),
+    "before a checkpoint's checksum": (
+        "ssl_backbones.engine.checkpoints.checkpointer:write_checksum",
+        2,
+    ),
     "before the pointer to a checkpoint": (f"{SAVE}.tag_last_checkpoint", 2),
     "after the pointer to a checkpoint": (f"{SAVE}.tag_last_checkpoint", 2, "after"),
     "while an old checkpoint is removed": ("os:remove", 1, "before", "model_0000003.pth'"),

@@ -10,7 +10,7 @@ import pytest
 from running import checkpoint, difference, metrics, output, signal_at, spoil_image, wait
 
 PREEMPTED = 75
-EVALUATOR = "ssl_backbones.evaluation.coco_evaluator:FastCOCOEvaluator"
+EVALUATOR = "ssl_backbones.fast.evaluation.coco_evaluator:FastCOCOEvaluator"
 RUN_STEP = "ssl_backbones.engine.trainer:Trainer.run_step"
 
 # The seeded moments of the signals, as a part of the time that a whole run takes.
@@ -77,7 +77,10 @@ def test_asked_to_end_in_an_iteration(runs, whole, tmp_path, stated, number):
         (RUN_STEP, 7, 1),
         pytest.param(RUN_STEP, 7, 0, marks=pytest.mark.many),
         pytest.param(
-            "ssl_backbones.engine.checkpoint:StrictCheckpointer.save", 2, 0, marks=pytest.mark.many
+            "ssl_backbones.engine.checkpoints.checkpointer:StrictCheckpointer.save",
+            2,
+            0,
+            marks=pytest.mark.many,
         ),
         pytest.param(f"{EVALUATOR}.process", 2, 1, marks=pytest.mark.many),
     ],

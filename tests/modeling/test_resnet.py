@@ -11,7 +11,7 @@ from detectron2.modeling.backbone import BasicStem, ResNet
 from ssl_backbones import get_config
 from ssl_backbones.conversion.resnet import ARCHITECTURES, detectron2_name
 from ssl_backbones.conversion.writing import write_backbone
-from ssl_backbones.engine.checkpoint import StrictCheckpointer
+from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.errors import InputError
 from ssl_backbones.modeling.freezing import find_resnet
 from ssl_backbones.modeling.resnet import build_resnet

@@ -11,7 +11,7 @@ import pytest
 import torchvision
 
 from ssl_backbones.conversion.resnet import detectron2_name
-from ssl_backbones.data.annotations.packed import PackedRecords
+from ssl_backbones.fast.annotations.packed import PackedRecords
 
 sys.path.append(str(Path(__file__).parents[2]))
 

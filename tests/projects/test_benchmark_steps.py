@@ -44,7 +44,7 @@ def test_other_losses_and_farther_gradients_are_found():
 
 def test_a_kernel_without_the_gradient_of_later_channels_is_found(tmp_path, monkeypatch):
     pytest.importorskip("numba")
-    from ssl_backbones.modeling import roi_align_kernels
+    from ssl_backbones.fast.pooling import roi_align_kernels
 
     spread = roi_align_kernels.spread
 

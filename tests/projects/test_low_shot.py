@@ -406,7 +406,7 @@ def test_published_numbers_stand_in_the_readme_as_such(results):
 
 def test_a_failed_run_is_a_row_and_the_exit_status(tmp_path, miniatures, monkeypatch):
     from projects.low_shot import low_shot
-    from ssl_backbones.engine.processes import Outcome
+    from ssl_backbones.studies.processes import Outcome
 
     study = low_shot.LowShot(low_shot.parse_arguments(["--output", str(tmp_path)]))
     log = tmp_path / "log.txt"

@@ -351,7 +351,7 @@ def test_the_plan_needs_no_torch_and_says_how_long_it_takes(run_tool):
 def test_a_failed_cell_is_a_row_too(cells, tmp_path):
     from projects.records import read_rows
     from projects.transfer_study import records, study
-    from ssl_backbones.engine.processes import Outcome
+    from ssl_backbones.studies.processes import Outcome
 
     arguments = study.parse_arguments(["--output", str(tmp_path)])
     it = study.Study(arguments)

@@ -18,8 +18,8 @@ from run_folders import (
 
 from ssl_backbones.data.digits import write_digits
 from ssl_backbones.errors import InputError
-from ssl_backbones.evaluation.analysis.findings import Interval
 from ssl_backbones.report import csv_tables, markdown
+from ssl_backbones.report.analysis.findings import Interval
 from ssl_backbones.report.building import NOT_RECORDED, build
 
 RESAMPLES = 100

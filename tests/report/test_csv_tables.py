@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_backbones.errors import InputError
-from ssl_backbones.evaluation.analysis.findings import Interval
+from ssl_backbones.report.analysis.findings import Interval
 from ssl_backbones.report.content import Report, RunContent, Verdict
 from ssl_backbones.report.csv_tables import entries_csv, runs_csv, write_results
 from ssl_backbones.report.runs import read_scalars

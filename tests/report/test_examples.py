@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from small_report import SCRIPT, small_report
 
-from ssl_backbones.evaluation.analysis.findings import ImageOutcome
+from ssl_backbones.report.analysis.findings import ImageOutcome
 from ssl_backbones.report.examples import SIZES, Group, Picture, choose, draw, encode
 
 DATASET = "small_test"

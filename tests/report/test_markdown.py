@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ssl_backbones.evaluation.analysis.findings import ErrorSummary, Interval, TaskAnalysis
+from ssl_backbones.report.analysis.findings import ErrorSummary, Interval, TaskAnalysis
 from ssl_backbones.report.content import Deviation, RecipeDifference, Report, RunContent, Verdict
 from ssl_backbones.report.markdown import escaped, render
 

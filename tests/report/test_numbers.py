@@ -1,6 +1,6 @@
 """How a report writes numbers."""
 
-from ssl_backbones.evaluation.analysis.findings import Interval
+from ssl_backbones.report.analysis.findings import Interval
 from ssl_backbones.report.numbers import percent, signed, signed_span, span
 
 

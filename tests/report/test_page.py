@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from small_report import SCRIPT, small_report
 
-from ssl_backbones.evaluation.analysis.findings import Interval
+from ssl_backbones.report.analysis.findings import Interval
 from ssl_backbones.report.content import (
     Deviation,
     PublishedField,

@@ -11,9 +11,9 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.data.samplers import TrainingSampler
 from PIL import Image
 
+from ssl_backbones.drawing.mapped_images import draw_mapped_image
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.errors import InputError
-from ssl_backbones.report.mapped_images import draw_mapped_image
 from ssl_backbones.report.training_images import (
     draw_training_images,
     in_words,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ssl_backbones.evaluation.analysis.bootstrap import Resampled
-from ssl_backbones.evaluation.analysis.findings import Interval
+from ssl_backbones.report.analysis.bootstrap import Resampled
+from ssl_backbones.report.analysis.findings import Interval
 from ssl_backbones.report.content import Deviation, RunContent
 from ssl_backbones.report.verdicts import in_words, verdicts
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_backbones.cache import Cache
+from ssl_backbones.weights.cache import Cache
 
 
 @dataclass
@@ -175,8 +175,8 @@ def filled(moco_file, tmp_path_factory) -> Filled:
     folder = tmp_path_factory.mktemp("filled")
     command = (
         "import sys\n"
-        "from ssl_backbones.cache import Cache\n"
-        "from ssl_backbones.weights import *\n"
+        "from ssl_backbones.weights.cache import Cache\n"
+        "from ssl_backbones.weights.resolution import *\n"
         "url, md5, folder = sys.argv[1:]\n"
         "row = NamedWeights('test', url, 'moco', '', PublishedHash('md5', md5, ''))\n"
         "handler = SSLWeightsHandler({'test': row}, Cache(folder))\n"

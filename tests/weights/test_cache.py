@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from ssl_backbones import __version__
-from ssl_backbones.cache import Cache, KnownFile, digest
 from ssl_backbones.errors import InputError
+from ssl_backbones.weights.cache import Cache, KnownFile, digest
 
 URL = "https://example.org/weights.pth.tar"
 
@@ -92,7 +92,7 @@ def test_unreadable_records_are_refused_rather_than_forgotten(cache, text):
 
 def test_processes_that_record_at_once_lose_nothing(cache):
     command = (
-        "import sys; from ssl_backbones.cache import Cache\n"
+        "import sys; from ssl_backbones.weights.cache import Cache\n"
         "for i in range(10): Cache(sys.argv[1]).record(f'{sys.argv[2]}-{i}', 'u', '0')"
     )
     processes = [python(command, cache.folder, name) for name in "abc"]
@@ -102,7 +102,7 @@ def test_processes_that_record_at_once_lose_nothing(cache):
 
 def test_a_lock_is_held_until_its_process_dies(cache):
     command = (
-        "import sys, time; from ssl_backbones.cache import Cache\n"
+        "import sys, time; from ssl_backbones.weights.cache import Cache\n"
         "with Cache(sys.argv[1]).lock('work'): print('held', flush=True); time.sleep(60)"
     )
     holder = python(command, cache.folder)

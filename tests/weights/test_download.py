@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ssl_backbones.download import download
 from ssl_backbones.errors import InputError
+from ssl_backbones.weights.download import download
 
 MEND = "give train.init_checkpoint=/path/to/file"
 
@@ -87,7 +87,9 @@ def test_a_later_call_continues_an_earlier_one(site, target):
 
 def test_a_killed_process_is_continued_by_the_next(site, target):
     site.stall_after = [500_000]
-    command = "import sys; from ssl_backbones.download import download; download(*sys.argv[1:])"
+    command = (
+        "import sys; from ssl_backbones.weights.download import download; download(*sys.argv[1:])"
+    )
     process = subprocess.Popen([sys.executable, "-c", command, site.url, str(target)])
     part = target.with_name(target.name + ".part")
     deadline = time.monotonic() + 20
@@ -291,7 +293,9 @@ def test_an_untrusted_certificate_is_refused_at_once(tmp_path, target, monkeypat
 
 def test_a_terminal_shows_a_bar(site, target):
     ours, theirs = pty.openpty()
-    command = "import sys; from ssl_backbones.download import download; download(*sys.argv[1:])"
+    command = (
+        "import sys; from ssl_backbones.weights.download import download; download(*sys.argv[1:])"
+    )
     subprocess.run(
         [sys.executable, "-c", command, site.url, str(target)],
         stderr=theirs,

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_backbones.cache import Cache
 from ssl_backbones.errors import InputError
-from ssl_backbones.weights import (
+from ssl_backbones.weights.cache import Cache
+from ssl_backbones.weights.resolution import (
     NAMED_WEIGHTS,
     NamedWeights,
     PublishedHash,

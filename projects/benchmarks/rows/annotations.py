@@ -28,7 +28,7 @@ def _made(folder: Path, small: bool) -> Path:
 def _load(folder: Path, small: bool) -> Comparison:
     from detectron2.data.datasets import load_coco_json as stock
 
-    from ssl_backbones.data.annotations.coco_json import load_coco_json
+    from ssl_backbones.fast.annotations.coco_json import load_coco_json
 
     path = str(_made(folder, small))
     name = "benchmark_coco_{}_" + str(folder)
@@ -52,8 +52,8 @@ def _same_records(stock: Any, ours: Any) -> None:
 
 def _parsing(path: str) -> tuple[str, float]:
     """The parser alone, on what Detectron2 reads of the file."""
-    from ssl_backbones.data.annotations.coco_json import collector_paused
-    from ssl_backbones.data.annotations.content import decode
+    from ssl_backbones.fast.annotations.coco_json import collector_paused
+    from ssl_backbones.fast.annotations.content import decode
 
     data = Path(path).read_bytes()
     seconds = []
@@ -69,7 +69,7 @@ def _open_again(folder: Path, small: bool) -> Comparison:
     from detectron2.data import get_detection_dataset_dicts
     from detectron2.data.datasets import register_coco_instances
 
-    from ssl_backbones.data.annotations.dataset import packed_detection_dataset
+    from ssl_backbones.fast.annotations.packed_dataset import packed_detection_dataset
 
     path = _made(folder, small)
     names = {side: f"benchmark_coco_{side}_{folder}" for side in ("stock", "ours")}

@@ -64,7 +64,7 @@ def check_equal(stock: dict[str, Any], ours: dict[str, Any]) -> None:
 
 def _hashing(source: Path) -> tuple[str, float]:
     """Whoever states what was converted has read and hashed it."""
-    from ssl_backbones.cache import digest
+    from ssl_backbones.weights.cache import digest
 
     seconds = []
     for _ in range(3):

@@ -106,7 +106,7 @@ def _stock(truth: Any, results: list[dict], task: str, is_compiled: bool) -> lis
 
 
 def _ours(truth: Any, results: list[dict], task: str, packed: Any = None) -> list[float]:
-    from ssl_backbones.evaluation.average_precision.coco_eval import FastCOCOeval
+    from ssl_backbones.fast.evaluation.coco_eval import FastCOCOeval
 
     evaluation = FastCOCOeval(truth, _packed(results, task), task, packed)
     evaluation.evaluate()
@@ -116,14 +116,14 @@ def _ours(truth: Any, results: list[dict], task: str, packed: Any = None) -> lis
 
 
 def _packed(results: list[dict], task: str) -> Any:
-    from ssl_backbones.evaluation.average_precision.detections import Detections
+    from ssl_backbones.fast.evaluation.detections import Detections
 
     return Detections.pack(results, [task])
 
 
 def _again(truth: dict, results: list[dict], task: str) -> list[str]:
     """The second evaluation of a run, for which the annotations are packed already."""
-    from ssl_backbones.evaluation.average_precision.ground_truth import GroundTruth
+    from ssl_backbones.fast.evaluation.annotated import GroundTruth
 
     annotations = coco(truth)
     packed = GroundTruth(annotations)

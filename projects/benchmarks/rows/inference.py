@@ -18,8 +18,8 @@ def make(small: bool, is_fast: bool) -> Callable[[], list[dict]]:
     import torch
     from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
-    from ssl_backbones.evaluation.coco_evaluator import coco_results
-    from ssl_backbones.evaluation.masks.roi_masks import WithRoiMasks
+    from ssl_backbones.fast.evaluation.coco_evaluator import coco_results
+    from ssl_backbones.fast.evaluation.roi_masks import WithRoiMasks
 
     from .. import detector
 

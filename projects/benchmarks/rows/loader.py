@@ -23,7 +23,7 @@ STEP = 0.005
 def _prepare(folder: Path, small: bool) -> Comparison:
     from detectron2.data import DatasetMapper
 
-    from ssl_backbones.data.mapping.mapper import FastDatasetMapper
+    from ssl_backbones.fast.mapping.mapper import FastDatasetMapper
 
     records = photographs(folder, SMALL * BATCH if small else RECORDS)
     batches = SMALL if small else BATCHES

@@ -97,7 +97,7 @@ def _prepare(folder: Path, small: bool, exact: bool) -> Comparison:
     from detectron2.data import DatasetMapper
     from detectron2.utils.env import seed_all_rng
 
-    from ssl_backbones.data.mapping.mapper import FastDatasetMapper
+    from ssl_backbones.fast.mapping.mapper import FastDatasetMapper
 
     records = photographs(folder, SMALL if small else IMAGES)
     torch.set_num_threads(1)

@@ -44,9 +44,9 @@ def prepare(height: int, width: int) -> Callable[[Path, bool], Comparison]:
         from detectron2.evaluation.coco_evaluation import instances_to_coco_json
         from detectron2.modeling.postprocessing import detector_postprocess
 
-        from ssl_backbones.evaluation.coco_evaluator import coco_results
-        from ssl_backbones.evaluation.masks import rle as mask_rle
-        from ssl_backbones.evaluation.masks.roi_masks import postprocess
+        from ssl_backbones.fast.evaluation import rle as mask_rle
+        from ssl_backbones.fast.evaluation.coco_evaluator import coco_results
+        from ssl_backbones.fast.evaluation.roi_masks import postprocess
 
         torch.set_num_threads(1)
         found = instances(SMALL if small else IMAGES, height, width)

@@ -13,7 +13,7 @@ from detectron2.config import LazyCall as L
 from fvcore.common.param_scheduler import CosineParamScheduler
 
 import ssl_backbones.data  # registers digits_train and digits_test
-from ssl_backbones.modeling.roi_pooler import FastROIPooler
+from ssl_backbones.fast.pooling.roi_pooler import FastROIPooler
 
 from ....configs.moco_1x import dataloader, lr_multiplier, model, optimizer, train
 

@@ -14,8 +14,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
-from .cache import AnnotationCache
-from .coco_json import KNOWN_FAULTY, collector_paused, parse_json
+from ...fast.annotations.coco_json import KNOWN_FAULTY, collector_paused, parse_json
+from ...fast.annotations.packed_cache import AnnotationCache
 from .voc import check_voc, voc_files
 
 _CHECKS = 4

@@ -16,7 +16,7 @@ from torch import nn
 from ...errors import InputError
 from ...evaluation.coco import check_options, evaluate
 from ...evaluation.evaluations import Average, evaluate_weights
-from ..checkpoint import StrictCheckpointer
+from ..checkpoints.checkpointer import StrictCheckpointer
 
 logger = logging.getLogger(__name__)
 

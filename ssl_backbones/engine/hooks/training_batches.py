@@ -44,8 +44,8 @@ class TrainingBatches(HookBase):
             self._num_batches = 0
 
     def _draw(self, path: str) -> None:
-        from ...report.drawing import contact_sheet, save_picture, thumbnail
-        from ...report.mapped_images import class_names, draw_mapped_image, input_format
+        from ...drawing.instances import contact_sheet, save_picture, thumbnail
+        from ...drawing.mapped_images import class_names, draw_mapped_image, input_format
 
         images = list(itertools.islice(_images(self.trainer.batches), _MOST_IMAGES))
         if not images:

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssl_backbones.data.annotations.checking import check_annotations
-from ssl_backbones.data.annotations.dataset import packed_detection_dataset
+from ssl_backbones.fast.annotations.packed_dataset import packed_detection_dataset
 
 SPLITS = {"train": ("train2017", 6, 12), "test": ("val2017", 7, 6)}
 

@@ -1,0 +1,1 @@
+"""Pictures of instances: boxes, masks and names drawn into images."""

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: written whole, checked when read, found in their folder."""

@@ -1,0 +1,1 @@
+"""ROIAlign on several cores, and a pooler that uses it."""

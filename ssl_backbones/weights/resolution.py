@@ -1,0 +1,273 @@
+"""From what a user writes as `train.init_checkpoint` to a file that the trainer can load."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any
+
+from iopath.common.file_io import PathHandler
+
+from ..errors import InputError
+from .cache import Cache, KnownFile, digest
+from .download import download
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_NETWORK = (
+    "on a machine without network access, copy the file there and give "
+    "train.init_checkpoint=/path/to/file"
+)
+
+
+@dataclass(frozen=True)
+class PublishedHash:
+    """The hash that a file's authors publish: its algorithm, its first digits, and where."""
+
+    algorithm: str
+    prefix: str
+    source: str
+
+
+@dataclass(frozen=True)
+class NamedWeights:
+    """Published weights under a short name: `ssl://NAME`.
+
+    Attributes:
+        method: whose layout the file has, as the converter's `selfsup` says it.
+        source: the page that publishes the address.
+        published: None where the authors publish no hash.
+    """
+
+    name: str
+    url: str
+    method: str
+    source: str
+    published: PublishedHash | None = None
+
+
+_MOCO_README = "https://github.com/facebookresearch/moco/blob/main/README.md"
+_MOCO_FILES = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints"
+_SWAV_README = "https://github.com/facebookresearch/swav/blob/main/README.md"
+
+
+_TORCHVISION = "https://github.com/pytorch/vision/blob/main/torchvision/models/resnet.py"
+
+
+def _moco(name: str, md5: str) -> NamedWeights:
+    """A row of the README's table "Models", which gives the first eight digits of each MD5."""
+    url = f"{_MOCO_FILES}/{name}/{name}_pretrain.pth.tar"
+    return NamedWeights(name, url, "moco", _MOCO_README, PublishedHash("md5", md5, _MOCO_README))
+
+
+NAMED_WEIGHTS: Mapping[str, NamedWeights] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            _moco("moco_v1_200ep", "b251726a"),
+            _moco("moco_v2_200ep", "59fd9945"),
+            _moco("moco_v2_800ep", "a04e12f8"),
+            NamedWeights(
+                "swav_800ep",
+                "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
+                "swav",
+                _SWAV_README,
+            ),
+            # ResNet50_Weights.IMAGENET1K_V1, the control of most papers. The end of its name is the
+            # beginning of its sha256, by torch.hub's convention.
+            NamedWeights(
+                "supervised_imagenet",
+                "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+                "torchvision",
+                _TORCHVISION,
+                PublishedHash("sha256", "0676ba61", _TORCHVISION),
+            ),
+        )
+    }
+)
+
+
+class SSLWeightsHandler(PathHandler):
+    """Serves `ssl://NAME` to iopath: downloaded, checked, converted with proof, and cached.
+
+    The local path is that of the converted copy. The first download records the file's sha256 once
+    the conversion has accepted it; every later download must have the same.
+
+    Args:
+        weights: the names that can be asked for.
+        cache: None for the one that the environment names at the time of a call.
+
+    Raises (each method): InputError with one line for an unknown name and for whatever goes wrong
+    in download, check, conversion or cache.
+    """
+
+    PREFIX = "ssl://"
+
+    def __init__(
+        self, weights: Mapping[str, NamedWeights] = NAMED_WEIGHTS, cache: Cache | None = None
+    ) -> None:
+        super().__init__()
+        self._weights = weights
+        self._cache = cache
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [self.PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        self._check_kwargs(kwargs)
+        row = self._row(path)
+        cache = self._cache or Cache.from_environment()
+        known = cache.known(row.name)
+        if known and not force and (copy := cache.converted(known.sha256)):
+            return str(copy)
+        with cache.lock(row.name):
+            return str(_fetch(row, cache, force))
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
+        if mode not in ("r", "rb"):
+            raise InputError(f"{path} can only be read, not opened with mode {mode!r}")
+        return open(self._get_local_path(path, **kwargs), mode, buffering=buffering)
+
+    def _exists(self, path: str, **kwargs: Any) -> bool:
+        self._check_kwargs(kwargs)
+        return path.removeprefix(self.PREFIX) in self._weights
+
+    _isfile = _exists
+
+    def _row(self, path: str) -> NamedWeights:
+        try:
+            return self._weights[path.removeprefix(self.PREFIX)]
+        except KeyError:
+            names = ", ".join(self.PREFIX + name for name in self._weights)
+            raise InputError(f"no weights are named {path}; there are {names}") from None
+
+
+def register_handler() -> None:
+    """Make `ssl://` known to Detectron2's PathManager; a handler already there stays."""
+    from detectron2.utils.file_io import PathManager
+
+    with contextlib.suppress(KeyError):
+        PathManager.register_handler(SSLWeightsHandler(), allow_override=False)
+
+
+def resolve(init_checkpoint: str) -> str:
+    """The path of a file that the trainer can load, for what a user wrote as `init_checkpoint`.
+
+    "" (from scratch) stays "". A converted file and a Detectron2 checkpoint, told by their content
+    and not by their name, are returned as they are. A raw self-supervised file is converted with
+    proof into the cache, and found there at the next call by its sha256. `ssl://NAME` is
+    downloaded first if need be, and any other address (`detectron2://`, `https://`) goes through
+    Detectron2's PathManager.
+
+    A raw file is hashed once at each call and its copy once more, together well under a second;
+    a file that needs no conversion has only its headers read.
+
+    Raises:
+        InputError: no such file, an address that gives none, or a file that the conversion refuses.
+    """
+    if not init_checkpoint:
+        return ""
+    if "://" not in init_checkpoint:
+        return _loadable(Path(init_checkpoint).expanduser())
+    path = _local_path(init_checkpoint)
+    if init_checkpoint.startswith(SSLWeightsHandler.PREFIX):
+        return path
+    try:
+        return _loadable(Path(path))
+    except InputError as error:
+        raise InputError(f"{init_checkpoint}: {error} (its local copy is {path})") from error
+
+
+def _local_path(address: str) -> str:
+    from detectron2.utils.file_io import PathManager
+
+    register_handler()
+    try:
+        return PathManager.get_local_path(address)
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(f"cannot get {address}: {error}; {_WITHOUT_NETWORK}") from error
+
+
+def _loadable(path: Path) -> str:
+    """`path` itself if the trainer can load it, else its converted copy."""
+    from ..conversion.reading import read_checkpoint
+
+    if not path.is_file():
+        names = ", ".join(SSLWeightsHandler.PREFIX + name for name in NAMED_WEIGHTS)
+        raise InputError(f"no file at {path} to start from; give a checkpoint file, or {names}")
+    if _is_for_detectron2(read_checkpoint(path).content):
+        return str(path)
+    return str(Cache.from_environment().convert(path, digest(path)))
+
+
+def _is_for_detectron2(content: Any) -> bool:
+    """Whether it is a model-zoo file (`__author__`), or tensors under Detectron2's names.
+
+    These are told by their stem: `layerK` and `conv1` without a `stem.` are torchvision's names. They
+    stand under "model" in what Detectron2's trainer saves and at the top of a safetensors file.
+    """
+    if not isinstance(content, Mapping):
+        return False
+    # Caffe2's files, such as the model zoo's ImageNet ResNets from MSRA, which Detectron2 renames itself.
+    if isinstance(content.get("blobs"), Mapping) or "conv1_w" in content:
+        return True
+    model = content.get("model", content)
+    if not isinstance(model, Mapping):
+        return False
+    return "__author__" in content or any(f".{key}".endswith(".stem.conv1.weight") for key in model)
+
+
+def _fetch(row: NamedWeights, cache: Cache, force: bool) -> Path:
+    """The converted copy of a named file, which is downloaded unless the original is here."""
+    original = _original(row, cache, force)
+    sha256 = digest(original)
+    try:
+        copy = cache.convert(original, sha256, selfsup=row.method)
+    except InputError as error:
+        raise InputError(
+            f"ssl://{row.name}: {error} (it came from {row.url}; delete {original} to download it "
+            "again)"
+        ) from error
+    cache.record(row.name, row.url, sha256)
+    return copy
+
+
+def _original(row: NamedWeights, cache: Cache, force: bool) -> Path:
+    original = cache.downloads() / row.url.rsplit("/", 1)[-1]
+    known = cache.known(row.name)
+    if original.is_file() and not force:
+        try:
+            _check(row, original, known, cache)
+            return original
+        except InputError:
+            logger.warning("%s is not what was downloaded; downloading it again", original)
+    download(
+        row.url,
+        original,
+        check=lambda part: _check(row, part, known, cache),
+        mend=_WITHOUT_NETWORK,
+    )
+    return original
+
+
+def _check(row: NamedWeights, path: Path, known: KnownFile | None, cache: Cache) -> None:
+    """Compare a file with the published hash and with the one recorded at its first download."""
+    if published := row.published:
+        found = digest(path, published.algorithm)
+        if not found.startswith(published.prefix):
+            raise InputError(
+                f"ssl://{row.name}: the {published.algorithm} of what came from {row.url} is "
+                f"{found}, but {published.source} publishes {published.prefix}...; try again, and "
+                f"if it stays so the server's file is not the published one: {_WITHOUT_NETWORK}"
+            )
+    if known and (found := digest(path)) != known.sha256:
+        raise InputError(
+            f"ssl://{row.name}: the sha256 of what came from {row.url} is {found}, but "
+            f"{known.sha256} was recorded on {known.recorded}; if you trust the new file, delete "
+            f'"{row.name}" from {cache.known_hashes} and try again'
+        )
