@@ -62,7 +62,11 @@ def test_the_index_names_every_page():
 
 
 def test_pictures_are_small_described_and_used():
-    shown = re.findall(r"!\[([^\]]*)\]\(docs/images/([^)]+)\)", text(CHECKOUT / "README.md"))
+    shown = [
+        found
+        for page in (CHECKOUT / "README.md", CHECKOUT / "projects" / "digits" / "README.md")
+        for found in re.findall(r"!\[([^\]]*)\]\((?:\.\./)*docs/images/([^)]+)\)", text(page))
+    ]
     files = list((DOCS / "images").iterdir())
     assert {name for _, name in shown} == {path.name for path in files}
     assert all(len(description) > 20 for description, _ in shown)
@@ -88,9 +92,9 @@ def test_the_citation_has_what_its_format_demands():
     for work in citation["references"]:
         assert work["type"] in ("article", "conference-paper")
         assert isinstance(work["year"], int)
-        # Every work that the README cites, and no other.
-        assert f"title={{{work['title']}}}" in text(CHECKOUT / "README.md")
-    assert len(citation["references"]) == text(CHECKOUT / "README.md").count("  title={")
+        # Every work that the page of the recipes cites, and no other.
+        assert f"title={{{work['title']}}}" in text(DOCS / "recipes.md")
+    assert len(citation["references"]) == text(DOCS / "recipes.md").count("  title={")
 
 
 def test_the_changelog_knows_this_version():

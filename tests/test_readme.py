@@ -113,7 +113,6 @@ TABLE = {
     "--resume": Sized(GPUS_TO_CPU, "train.init_checkpoint={converted}", small=True, trains=True),
     "compare_runs.py output/moco_1x output/swav_ms2x": Sized(),
     "compare_runs.py": Sized({"output/swav_1x": "output/moco_1x"}),  # it would exit with 1
-    "--replay": Sized({"output/moco_1x/replay_0000123.pth": "{replay_file}"}),
     "install_detectron2.py --wheel-dir": Sized(),
     "install_detectron2.py": Sized(),
     "pip install -e": Sized(
@@ -131,14 +130,12 @@ TABLE = {
     "convert_checkpoint.py moco_v2_800ep_pretrain.pth.tar": Sized(),
     "convert_checkpoint.py SRC": Sized({"SRC": "{moco_file}"}),
     "export DETECTRON2_DATASETS": Sized({"/path/to/datasets": "{datasets}"}),
-    "draw_run.py": Sized(),
     "report.py": Sized(add="--resamples 20"),
     "predict.py": Sized(
         {"moco_1x/model_final.pth photos": "moco_1x/model_final.pth {datasets}/digits/test"},
         "--opts",
         small=True,
     ),
-    "browse_data.py --config-file projects": Sized(),
     "browse_data.py": Sized(small=True),
     "compare_init.py": Sized(),
     "study.py --plan": Sized(),
@@ -192,15 +189,6 @@ def test_what_the_examples_import_is_there():
 
 
 @pytest.fixture(scope="module")
-def replay_file(runs, tmp_path_factory):
-    """What a run leaves whose learning rate is far too high."""
-    folder = tmp_path_factory.mktemp("not_finite") / "run"
-    assert runs.run(folder, "optimizer.lr=1e6", "train.warmup_iters=1") == [1]
-    (path,) = folder.glob("replay_*.pth")
-    return path
-
-
-@pytest.fixture(scope="module")
 def workplace(tmp_path_factory, digits, moco_file, converted, whole):
     """A folder that looks like the checkout, with the files that the pages name."""
     folder = tmp_path_factory.mktemp("readme")
@@ -218,13 +206,12 @@ def workplace(tmp_path_factory, digits, moco_file, converted, whole):
 
 
 @pytest.fixture(scope="module")
-def places(moco_file, converted, digits, replay_file):
+def places(moco_file, converted, digits):
     return {
         "checkout": CHECKOUT,
         "moco_file": moco_file,
         "converted": converted,
         "datasets": digits.parent,
-        "replay_file": replay_file,
     }
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Print a fidelity.yaml as the Markdown table of a README, or put it there."""
+"""Print a fidelity.yaml as a Markdown table, or put it into a page."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ssl_backbones.errors import InputError, run_command
 EXAMPLES = """
 examples:
   tools/fidelity_table.py projects/voc_c4/fidelity.yaml
-  put it into a page, between its markers:
-    tools/fidelity_table.py projects/voc_c4/fidelity.yaml --into projects/voc_c4/README.md
+  put it into a page, between the markers of its folder:
+    tools/fidelity_table.py projects/voc_c4/fidelity.yaml --into docs/protocols.md
 
 tests/configs/test_fidelity.py says whether the tables in the pages are up to date.
 """
@@ -29,7 +29,10 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("file", type=Path, metavar="FILE", help="a fidelity.yaml")
     add(
-        "--into", type=Path, metavar="PAGE", help="replace what is between the markers of this page"
+        "--into",
+        type=Path,
+        metavar="PAGE",
+        help="replace what is between the folder's markers in this page",
     )
     return result
 
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         page = args.into.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read {args.into}: {error.strerror}") from error
-    page = insert(page, text)
+    page = insert(page, text, args.file.resolve().parent.name)
     write_atomically(args.into, lambda file: file.write(page.encode()))
     print(f"table: {args.into}\nnext: python -m pytest tests/configs/test_fidelity.py")
     return 0

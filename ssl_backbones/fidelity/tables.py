@@ -1,4 +1,4 @@
-"""A fidelity.yaml as the Markdown table of a README."""
+"""A fidelity.yaml as a Markdown table of docs/."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from ..errors import InputError
 from .rows import BUILT, Fidelity, Row
 
-BEGIN = "<!-- fidelity: made by tools/fidelity_table.py, not by hand -->"
-END = "<!-- end of fidelity -->"
+BEGIN = "<!-- fidelity of {}: made by tools/fidelity_table.py, not by hand -->"
+END = "<!-- end of fidelity of {} -->"
+"""What a table stands between in a page, with the name of the folder that its file is in."""
 
 
 def table(fidelity: Fidelity) -> str:
@@ -27,16 +28,17 @@ def table(fidelity: Fidelity) -> str:
     return "\n".join(lines) + "\n"
 
 
-def insert(page: str, table: str) -> str:
-    """`page` with `table` between the markers.
+def insert(page: str, table: str, name: str) -> str:
+    """`page` with `table` between the markers of the folder `name`; a page may hold several tables.
 
     Raises:
         InputError: the page has not one pair of them.
     """
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise InputError(f"the page needs one line {BEGIN} and, below it, one line {END}")
-    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
-    return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
+    begin, end = BEGIN.format(name), END.format(name)
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise InputError(f"the page needs one line {begin} and, below it, one line {end}")
+    before, after = page.partition(begin)[0], page.partition(end)[2]
+    return f"{before}{begin}\n\n{table}\n{end}{after}"
 
 
 def shown(value: Any) -> str:

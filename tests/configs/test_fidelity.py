@@ -67,9 +67,9 @@ def field_named(field, problem):
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_the_table_in_the_page_is_made_of_the_file(file):
-    page = CHECKOUT / ("README.md" if file.parts[0] == "configs" else file.with_name("README.md"))
+    page = CHECKOUT / "docs" / ("recipes.md" if file.parts[0] == "configs" else "protocols.md")
     text = page.read_text(encoding="utf-8")
-    assert fidelity.insert(text, fidelity.table(read(file))) == text, (
+    assert fidelity.insert(text, fidelity.table(read(file)), file.parent.name) == text, (
         f"python tools/fidelity_table.py {file} --into {page.relative_to(CHECKOUT)}"
     )
 

@@ -54,14 +54,14 @@ def test_the_projects_pages_give_the_same_published_numbers():
 
 
 def test_numbers_of_protocols_that_are_not_known_to_be_the_same_say_so():
-    """The numbers of epochs and iterations are those of the README's table, field by field."""
+    """The numbers of epochs and iterations are those of the recipes' table, field by field."""
     differing = {p.name: {one.differs for one in p.published} for p in PROTOCOLS.values()}
     for name in ("coco_fpn_1x", "mmdet_1x", "mmdet_ms2x"):
         assert len(differing.pop(name) - {""}) == 1, name
     assert set().union(*differing.values()) == {""}
     (note,) = {one.differs for one in PROTOCOLS["coco_fpn_1x"].published}
     assert "does not state its box head" in note and "two fully connected layers" in note
-    page = CHECKOUT.joinpath("README.md").read_text()
+    page = CHECKOUT.joinpath("docs/recipes.md").read_text()
     for name, epochs in (("mmdet_1x", 12), ("mmdet_ms2x", 24)):
         (note,) = {one.differs for one in PROTOCOLS[name].published}
         theirs, ours = re.findall(r"[\d,]+,\d{3}", note)

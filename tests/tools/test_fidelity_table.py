@@ -14,9 +14,12 @@ def test_it_prints_the_table_or_puts_it_into_a_page(tmp_path, capsys):
     assert fidelity_table.main([FILE]) == 0
     assert capsys.readouterr().out == text
     page = tmp_path / "README.md"
-    page.write_text(f"# Title\n{BEGIN}\n{END}\nlast\n")
+    # Those of another table on the same page stay as they are.
+    other = "\n".join(marker.format("configs") for marker in (BEGIN, END))
+    begin, end = (marker.format("voc_c4") for marker in (BEGIN, END))
+    page.write_text(f"# Title\n{other}\n{begin}\n{end}\nlast\n")
     assert fidelity_table.main([FILE, "--into", str(page)]) == 0
-    assert page.read_text() == f"# Title\n{BEGIN}\n\n{text}\n{END}\nlast\n"
+    assert page.read_text() == f"# Title\n{other}\n{begin}\n\n{text}\n{end}\nlast\n"
     assert str(page) in capsys.readouterr().out
 
 
