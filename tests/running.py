@@ -54,8 +54,7 @@ class Runs:
             unlike: `(rank, override)`, which only that process gets.
             flags: those of tools/train_net.py: `resume`, `eval_only`, ...
         """
-        # What is replayed has no run folder.
-        words = [] if flags.get("replay") else [f"train.output_dir={folder}", *overrides]
+        words = [f"train.output_dir={folder}", *overrides]
         port = free_port()
         children = []
         for rank in range(processes):
@@ -175,7 +174,6 @@ def _run(flags: dict, words: list[str], environment: dict, fault, out: Path) -> 
         "resume": False,
         "eval_only": False,
         "dry_run": False,
-        "replay": None,
         "slurm": None,
     }
     status = run_command(lambda: run(Namespace(**{**given, **flags})))

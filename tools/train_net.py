@@ -30,8 +30,6 @@ examples:
   two machines by Slurm, queued again when preempted:
     tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8 \\
         --slurm partition=gpu,nodes=2,time=24:00:00
-  run an iteration again whose loss was not finite:
-    tools/train_net.py --replay output/swav_ms2x/FILE
   two processes on the CPU:
     tools/train_net.py ... --num-processes 2 train.device=cpu
 """
@@ -80,11 +78,6 @@ def parser() -> argparse.ArgumentParser:
         "--dry-run",
         action="store_true",
         help="build everything, run three iterations and leave nothing behind",
-    )
-    add(
-        "--replay",
-        metavar="FILE",
-        help="run the iteration again that FILE holds, and say what is not finite",
     )
     add("opts", nargs="*", metavar="key=value", help="config overrides, such as optimizer.lr=0.01")
     return result

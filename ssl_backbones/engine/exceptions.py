@@ -15,8 +15,7 @@ class NonFiniteError(Exception):
     Attributes:
         iteration: the iteration that was not completed.
         ranks: for each rank its "losses" (term to value, mean of its micro-batches), the model's
-            "complaint" if it stopped before there were any, its "files" and its "samples": per micro-batch
-            the [position, index] of each image.
+            "complaint" if it stopped before there were any, and the "files" of its images.
         grad_norm: L2 norm of all gradients.
     """
 
@@ -47,11 +46,6 @@ def describe(
         "losses": {name: value.item() for name, value in losses.items()},
         "complaint": complaint,
         "files": [str(image.get("file_name")) for image in images],
-        "samples": [
-            [[image.get("position"), image.get("index")] for image in batch]
-            for batch in batches
-            if isinstance(batch, list)
-        ],
     }
 
 

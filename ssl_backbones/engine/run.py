@@ -21,7 +21,6 @@ from .hooks.ema import WeightAverage
 from .launching import slurm
 from .launching.launch import PREEMPTED, launch
 from .launching.world import World, one_voice, world
-from .replay import replay
 from .setting import Setting
 from .start import set_up, settle, take_effect
 from .training import distributed, train
@@ -38,8 +37,6 @@ def run(args: Namespace) -> int:
     """
     # What happens on the way to the weights (download, conversion) is told from the first line on.
     setup_logger(name="ssl_backbones")
-    if args.replay:
-        return replay(args)
     with one_voice():
         args.config_file = find_config(args.config_file)
         cfg = load_config(args.config_file, args.opts)

@@ -30,7 +30,6 @@ from .hooks.precise_bn import PreciseBN
 from .hooks.progress import Progress
 from .hooks.training_batches import TrainingBatches
 from .launching.launch import PREEMPTED
-from .replay import save_replay
 from .schedule import lr_multiplier
 from .setting import Setting
 from .trainer import Trainer
@@ -91,10 +90,6 @@ def train(setting: Setting, model: nn.Module, args: Namespace) -> int:
         return PREEMPTED
     except NonFiniteError as error:
         logger.error(f"{error}. The weights are those from before it.")
-        if comm.is_main_process():
-            path = save_replay(options.output_dir, trainer, error, cfg)
-            logger.error(f"To run that iteration again: tools/train_net.py --replay {path}")
-        comm.synchronize()
         return 1
     return 0
 

@@ -45,7 +45,6 @@ def test_submitit_trains_alike(whole, tmp_path, monkeypatch, untouched_loggers):
         resume=False,
         eval_only=False,
         dry_run=False,
-        replay=None,
         slurm="cluster=local,time=60",
     )
     assert run(flags) == 0

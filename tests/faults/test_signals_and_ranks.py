@@ -126,7 +126,7 @@ def test_another_number_of_processes(runs, whole, tmp_path, stated, before):
 def test_not_finite_on_one_of_two_ranks(runs, digits, tmp_path, stated):
     stated(
         "a loss that is NaN on one of two ranks",
-        "both stop before the step, named and kept for --replay",
+        "both stop before the step; what and which images are named",
     )
     folder = tmp_path / "run"
     image = "000003"
@@ -138,10 +138,6 @@ def test_not_finite_on_one_of_two_ranks(runs, digits, tmp_path, stated):
     said = [line for line in output(folder).splitlines() if "not finite at iteration" in line]
     assert said and "rank 1: Predicted boxes or scores contain Inf/NaN" in said[0]
     assert image in said[0]
-    (kept,) = folder.glob("replay_*.pth")
-    again = tmp_path / "again"
-    runs.run(again, replay=str(kept), config_file="", fault=fault)
-    assert "Predicted boxes or scores contain Inf/NaN" in output(again) and image in output(again)
     # Nothing came of it: the checkpoint from before it is there, and none after it.
     assert (folder / "last_checkpoint").read_text() == "model_0000003.pth"
     # Without the spoilt image the run goes on from there.
