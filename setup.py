@@ -114,7 +114,6 @@ setup(
             "ssl-browse = ssl_backbones.tools.browse_data:main",
             "ssl-compare-init = ssl_backbones.tools.compare_init:main",
             "ssl-convert = ssl_backbones.tools.convert_checkpoint:main",
-            "ssl-draw = ssl_backbones.tools.draw_run:main",
             "ssl-evaluate = ssl_backbones.tools.evaluate_backbone:main",
             "ssl-predict = ssl_backbones.tools.predict:main",
             "ssl-report = ssl_backbones.tools.report:main",

@@ -18,7 +18,6 @@ COMMANDS = [
     "ssl-browse",
     "ssl-compare-init",
     "ssl-convert",
-    "ssl-draw",
     "ssl-evaluate",
     "ssl-predict",
     "ssl-report",

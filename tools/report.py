@@ -26,6 +26,8 @@ examples:
   is the second better than the first? Also as tables for a README and for a spreadsheet:
     tools/report.py output/moco_1x output/swav_1x --out moco_or_swav.html \\
         --markdown moco_or_swav.md --csv moco_or_swav.csv
+  only the pictures in the run's folder, without the page and its intervals:
+    tools/report.py output/moco_1x --pictures-only
   runs on a test set that Detectron2 does not know by name:
     tools/report.py output/mine --annotations datasets/mine/test.json --images datasets/mine/test
 
@@ -87,6 +89,11 @@ def parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, metavar="FILE", help="COCO JSON of the test set")
     add("--images", type=Path, metavar="DIR", help="the test set's images")
     add("--no-run-files", action="store_true", help="write nothing into the folders of the runs")
+    add(
+        "--pictures-only",
+        action="store_true",
+        help="write the files of the runs' folders and no page: no interval is computed",
+    )
     return result
 
 
@@ -95,8 +102,10 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
     out, remark = _page_path(args)
     _check(args, out)
     # What is not installed is said before the long analysis.
-    import jinja2  # noqa: F401
     import matplotlib  # noqa: F401
+
+    if not args.pictures_only:
+        import jinja2  # noqa: F401
 
     from ssl_backbones.report import csv_tables, markdown, page
     from ssl_backbones.report.building import build
@@ -104,12 +113,21 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
     report = build(
         args.runs,
         min_score=args.min_score,
-        resamples=args.resamples,
+        # The pictures show no interval.
+        resamples=1 if args.pictures_only else args.resamples,
         seed=args.seed,
         annotations=args.annotations,
         image_root=args.images,
         command_line=[COMMAND, *words],
     )
+    if args.pictures_only:
+        lines = [
+            f"{content.name}: {words}" for content in report.runs for words in content.problems
+        ]
+        lines += _in_folders(_write_run_files(report))
+        page_command = shlex.join([COMMAND, *map(str, args.runs)])
+        print(encodable("\n".join([*lines, f"Next, the page with the intervals: {page_command}"])))
+        return 0
     texts = {out: page.render(report, num_pictures=args.num_pictures)}
     if args.markdown:
         texts[args.markdown] = markdown.render(report)
@@ -120,9 +138,13 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
     files = {} if args.no_run_files else _write_run_files(report)
     lines = [*_verdict(report), *remark, f"Page: {out} (open it in a browser)"]
     lines += [f"Tables: {path}" for path in (args.markdown, args.csv) if path]
-    lines += [f"In {folder}: {', '.join(names)}" for folder, names in files.items()]
+    lines += _in_folders(files)
     print(encodable("\n".join([*lines, *_next(args, report)])))
     return 0
+
+
+def _in_folders(files: dict[str, list[str]]) -> list[str]:
+    return [f"In {folder}: {', '.join(names)}" for folder, names in files.items()]
 
 
 def _page_path(args: argparse.Namespace) -> tuple[Path, list[str]]:
@@ -156,10 +178,15 @@ def _check(args: argparse.Namespace, out: Path) -> None:
         raise InputError(f"--num-pictures {args.num_pictures}: give 0 or more")
     if (args.images is None) != (args.annotations is None):
         raise InputError("--annotations and --images belong together: give both")
+    if args.pictures_only and (args.out or args.markdown or args.csv or args.no_run_files):
+        raise InputError(
+            "--pictures-only writes into the runs' folders alone: leave --out, --markdown, --csv and "
+            "--no-run-files out"
+        )
     for folder in args.runs:
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder}: give the folder of a run")
-    named = [path for path in (out, args.markdown, args.csv) if path]
+    named = [path for path in (out, args.markdown, args.csv) if path and not args.pictures_only]
     if len({path.resolve() for path in named}) < len(named):
         raise InputError("--out, --markdown and --csv: give different files")
     for path in named:

@@ -77,34 +77,33 @@ def run_steps(arguments: argparse.Namespace) -> Path:
     pretrained, converted = output / "moco_v2_digits.pth.tar", output / "moco_v2_digits.pkl"
     run_folder = output / "moco_digits"
     step(
-        "1 of 6: digits over photographs, as a COCO dataset",
+        "1 of 5: digits over photographs, as a COCO dataset",
         "projects/digits/make_dataset.py",
         *option("--num-train", arguments.num_train),
         *option("--num-test", arguments.num_test),
     )
     if (CHECKOUT / pretrained).exists():
-        print(f"\n== 2 of 6: MoCo v2 without labels\n   {pretrained} is there already: used again")
+        print(f"\n== 2 of 5: MoCo v2 without labels\n   {pretrained} is there already: used again")
     else:
         step(
-            "2 of 6: MoCo v2 without labels",
+            "2 of 5: MoCo v2 without labels",
             *("projects/digits/pretrain.py", "--output", pretrained),
             *option("--iterations", arguments.pretrain_iterations),
         )
     step(
-        "3 of 6: into Detectron2's format, with proof",
+        "3 of 5: into Detectron2's format, with proof",
         *("tools/convert_checkpoint.py", pretrained, converted),
         *(["--force"] if (CHECKOUT / converted).exists() else []),
     )
     step(
-        "4 of 6: Mask R-CNN, evaluated before and after",
+        "4 of 5: Mask R-CNN, evaluated before and after",
         # What an interrupted quickstart has trained is gone on with.
         *("tools/train_net.py", "--config-file", CONFIG, "--resume"),
         f"train.init_checkpoint={converted}",
         f"train.output_dir={run_folder}",
         *([] if arguments.iterations is None else [f"train.max_iter={arguments.iterations}"]),
     )
-    step("5 of 6: pictures", "tools/draw_run.py", run_folder)
-    step("6 of 6: the report", "tools/report.py", run_folder, "--out", run_folder / REPORT)
+    step("5 of 5: the report", "tools/report.py", run_folder, "--out", run_folder / REPORT)
     return run_folder
 
 
@@ -125,8 +124,8 @@ def show(run_folder: Path, before: dict, after: dict, seconds: float) -> None:
         print(f"{name:10}  {before[task, metric]:7.1f}  {value:7.1f}")
     print(
         f"\nmetrics      {run_folder / 'inference' / 'metrics.json'}\n"
-        f"predictions  {run_folder / 'predictions.png'}\n"
-        f"losses       {run_folder / 'losses.png'}\n"
+        f"predictions  {run_folder / 'predictions_beside_labels.jpg'}\n"
+        f"losses       {run_folder / 'results.png'}\n"
         f"detector     {run_folder / 'model_final.pth'}\n"
         f"total time   {seconds / 60:.1f} minutes\n"
         f"report       {run_folder / REPORT}: open it in a browser"

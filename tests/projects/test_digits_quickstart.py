@@ -33,9 +33,9 @@ def test_all_steps_in_miniature(run_tool, tmp_path):
     shown = re.findall(r"^python (\S+)", page, flags=re.MULTILINE)
     assert shown[0] == SCRIPT
     assert [command.split()[2] for command in commands] == shown[1:]
-    assert len(commands) == 6
+    assert len(commands) == 5
     run_folder = tmp_path / "out" / "moco_digits"
-    for name in ("predictions.png", "losses.png", "model_final.pth", "report.html"):
+    for name in ("predictions_beside_labels.jpg", "results.png", "model_final.pth", "report.html"):
         assert (run_folder / name).stat().st_size > 1000
         assert str(run_folder / name) in done.stdout
     for evaluation in ("inference_start", "inference"):

@@ -51,6 +51,16 @@ def test_a_page_beside_the_run_and_the_files_that_people_look_for(main, run, cap
     assert Image.open(run / "results.png").format == "PNG"
 
 
+def test_the_pictures_alone(main, run, capsys):
+    assert main([str(run), "--pictures-only"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"In {run}: {', '.join(FILES)}" in lines
+    assert lines[-1] == f"Next, the page with the intervals: tools/report.py {run}"
+    assert not (run / "report.html").exists()
+    for name in FILES:
+        assert (run / name).stat().st_size > 50
+
+
 def test_two_runs_with_tables_and_nothing_in_their_folders(main, run, digits, tmp_path, capsys):
     other = write_run(tmp_path / "other", digits, found=0.82)
     before = {path: sorted(path.iterdir()) for path in (run, other)}
@@ -113,6 +123,7 @@ def test_a_run_that_may_not_be_written_to_has_its_page_elsewhere(main, run, tmp_
         (["RUN", "--markdown", "/tmp"], "cannot write /tmp: it is a folder"),
         (["RUN", "--csv", "/proc/x"], "cannot write /proc/x: "),
         (["RUN", "--csv", "RUN/report.html"], "give different files"),
+        (["RUN", "--pictures-only", "--csv", "a.csv"], "--pictures-only writes into the runs"),
     ],
 )
 def test_mistakes_are_one_line(main, tmp_path, capsys, words, message):
