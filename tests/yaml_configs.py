@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ssl_backbones.engine.schedule import lr_multiplier
-from ssl_backbones.evaluation.fingerprint import settings_of
 
 ABSENT = "(absent)"
 
@@ -73,6 +73,35 @@ def parts_of_yaml(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
         "amp": cfg.SOLVER.AMP.ENABLED,
         **_solver(optimizer, build_lr_scheduler(cfg, optimizer), max_iter),
     }
+
+
+def settings_of(model: nn.Module) -> dict[str, Any]:
+    """What a model computes with besides its tensors: thresholds, numbers of detections, scales.
+
+    Taken from the public attributes of its modules, so that it does not matter which config built them. What
+    depends on the number of processes alone (the kind of synchronised batch norm) is not in it.
+    """
+    found = {name: _settings(vars(module)) for name, module in model.named_modules()}
+    return {name: settings for name, settings in found.items() if settings}
+
+
+def _settings(thing: Any, depth: int = 3) -> Any:
+    """The numbers, words and flags in `thing`; None if there are none."""
+    if isinstance(thing, bool | int | float | str):
+        return repr(thing)
+    if depth == 0 or isinstance(thing, torch.Tensor | nn.Module | type):
+        return None
+    if isinstance(thing, Sequence):
+        return [_settings(item, depth - 1) for item in thing] or None
+    if not isinstance(thing, Mapping):
+        thing = getattr(thing, "__dict__", {})
+    items = {str(key): _settings(value, depth - 1) for key, value in thing.items()}
+    # Whatever starts with an underscore is a module's own affair; `training` is what evaluation turns off.
+    return {
+        key: value
+        for key, value in items.items()
+        if value is not None and not key.startswith("_") and key != "training"
+    } or None
 
 
 def _model(model: nn.Module) -> dict[str, Any]:

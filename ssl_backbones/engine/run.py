@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from ..evaluation.evaluations import evaluate_all
+from ..evaluation.coco import evaluate_all
 from .card import run_card, show
 from .checkpoints.checkpointer import StrictCheckpointer
 from .config import find_config, load_config

@@ -2,44 +2,98 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import itertools
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
+import torch
 import torch.distributed as dist
 from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+)
 from detectron2.modeling import ProposalNetwork
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..compat import has_compiled_coco_evaluation
 from ..errors import InputError
 from ..fast.evaluation.coco_evaluator import FastCOCOEvaluator
 from ..fast.evaluation.roi_masks import WithRoiMasks, has_usual_postprocessing
-from ..hashing import sha256_of
+from ..lazy import target_of
 from .augmentation import with_augmentation
-from .evaluators import build_evaluator
-from .fingerprint import describe, fingerprint, settings_of, sha256_of_weights
-from .metrics import read_metrics, write_classes, write_metrics
-from .predictions import Predictions
-from .recording import RecordingEvaluator, can_record
+from .metrics import flatten, write_classes, write_metrics
 from .test_set import TestSet, can_address_images, evenly_spread
 
 logger = logging.getLogger(__name__)
 
-# The evaluator's own file: every detection, as COCO's tools read it.
-_DETECTIONS = "coco_instances_results.json"
+
+class Average(Protocol):
+    """Averaged weights that a model can have for the time of a `with` block."""
+
+    def applied(self) -> AbstractContextManager[None]: ...
 
 
-class Options(NamedTuple):
-    """How a test set is evaluated, beside what the config's dataloader says."""
+def evaluate_weights(
+    cfg: DictConfig,
+    model: nn.Module,
+    average: Average | None = None,
+    *,
+    subset: int = 0,
+    augmented: bool = False,
+) -> dict[str, float]:
+    """Evaluate `model`, and once more with its averaged weights if there are any.
 
-    subset: int = 0
-    tta: Mapping[str, Any] | None = None
+    The results lie in the run folder in `inference`, and in `inference_ema`, `inference_tta`,
+    `inference_subset` and so on for what else was asked for. Every process must call it.
+
+    Args:
+        subset: number of images, evenly spread over the test set; 0 for all.
+        augmented: use `train.tta`.
+
+    Returns:
+        Metrics in percent by name, on every process: "bbox/AP", of averaged weights "ema/bbox/AP", with
+        augmentation "tta/bbox/AP" and "ema/tta/bbox/AP".
+    """
+    tta = cfg.train.tta if augmented else None
+    found: dict[str, float] = {}
+    for weights in ("", "ema") if average else ("",):
+        folder = "_".join(
+            filter(
+                None, ("inference", "subset" if subset else "", weights, "tta" if augmented else "")
+            )
+        )
+        with average.applied() if weights else nullcontext():
+            results = evaluate(
+                cfg.dataloader,
+                model,
+                os.path.join(cfg.train.output_dir, folder),
+                subset=subset,
+                tta=tta,
+            )
+        prefix = "".join(f"{part}/" for part in (weights, "tta" if augmented else "") if part)
+        found |= {f"{prefix}{name}": value for name, value in flatten(results).items()}
+    return comm.all_gather(found)[0]
+
+
+def evaluate_all(
+    cfg: DictConfig, model: nn.Module, average: Average | None = None
+) -> dict[str, float]:
+    """What is told of a finished model: all images, and with augmentation too if `train.tta` asks for it."""
+    found = evaluate_weights(cfg, model, average)
+    if cfg.train.tta.enabled:
+        found |= evaluate_weights(cfg, model, average, augmented=True)
+    return found
 
 
 def evaluate(
@@ -54,14 +108,10 @@ def evaluate(
 
     Writes into `output_dir`: `coco_instances_results.json` (every detection, as COCO's own tools read it),
     `metrics.json`, and `per_class.csv`. Every process must call it; all but the first get an empty dict.
-    Any number of processes gives the same numbers and the same files, bit for bit if each computes with as
-    many threads: torch on a CPU sums in another order with another number (measured on a small Mask R-CNN
-    with 1 and 2 threads: scores differ by 3e-8, boxes by 8e-6 pixels).
-
-    An evaluation that was killed goes on where it stood, also with another number of processes, as long as
-    weights, images, annotations and options are the same; one that was finished is not done again. That
-    holds for Detectron2's own test loader with a `COCOEvaluator` or a `FastCOCOEvaluator`; others start
-    anew each time.
+    Any number of processes gives the same numbers and, of Detectron2's own test loader with a
+    `COCOEvaluator` or a `FastCOCOEvaluator`, the same files, bit for bit if each computes with as many
+    threads: torch on a CPU sums in another order with another number (measured on a small Mask R-CNN with 1
+    and 2 threads: scores differ by 3e-8, boxes by 8e-6 pixels).
 
     Args:
         subset: number of images, evenly spread over the test set; 0 for all.
@@ -75,19 +125,30 @@ def evaluate(
         InputError: an option does not go with this model or evaluator, an image cannot be read, or a file
             cannot be written.
     """
-    model, options = unwrapped(model), Options(subset, tta)
+    model = unwrapped(model)
     detector = model if tta is None else with_augmentation(model, tta)
-    if _is_resumable(dataloader_cfg, model):
-        test_set = TestSet(dataloader_cfg.test)
-        # A dataset of another kind may be anything, and is left to Detectron2.
-        if isinstance(test_set.images, Sequence):
-            return _evaluate_resumably(dataloader_cfg, test_set, detector, output_dir, options)
-    if subset:
+    _agree_on_weights(detector)
+    facts: dict[str, str | int] = {}
+    by_image = _takes_images_one_by_one(dataloader_cfg, model)
+    test_set = TestSet(dataloader_cfg.test) if by_image else None
+    # A dataset of another kind may be anything, and is left to Detectron2.
+    if test_set is not None and isinstance(test_set.images, Sequence):
+        # The evaluator reads the dataset's metadata when it is made, and a dataset sets it when it is loaded.
+        evaluator = build_evaluator(dataloader_cfg, output_dir)
+        chosen = evenly_spread(len(test_set.images), subset)
+        own = chosen[comm.get_rank() :: comm.get_world_size()]
+        ids = [test_set.images[index]["image_id"] for index in chosen] if subset else None
+        in_order = _InOrder(evaluator, own, chosen, ids)
+        loader = test_set.loader(own)
+        facts |= {"images": len(chosen), "images_in_dataset": len(test_set.images)}
+    elif subset:
         raise _no_subset(subset)
-    loader = instantiate(dataloader_cfg.test)
-    evaluator = build_evaluator(dataloader_cfg, output_dir)
-    results = inference_on_dataset(_prepared(detector, evaluator), loader, evaluator)
-    _report(results, output_dir, _name(dataloader_cfg), {"test_time_augmentation": _in_words(tta)})
+    else:
+        loader = instantiate(dataloader_cfg.test)
+        evaluator = in_order = build_evaluator(dataloader_cfg, output_dir)
+    results = inference_on_dataset(_prepared(detector, evaluator), loader, in_order)
+    facts["test_time_augmentation"] = _in_words(tta)
+    _report(results, output_dir, _name(dataloader_cfg), facts)
     return results
 
 
@@ -104,7 +165,7 @@ def check_options(
         InputError: the option does not go with this model or evaluator.
     """
     model = unwrapped(model)
-    if subset and not _is_resumable(dataloader_cfg, model):
+    if subset and not _takes_images_one_by_one(dataloader_cfg, model):
         raise _no_subset(subset)
     if tta is not None:
         with_augmentation(model, tta)
@@ -115,12 +176,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def _is_resumable(dataloader_cfg: DictConfig, model: nn.Module) -> bool:
-    """Whether loader and evaluator take images one by one, and detections can be written down."""
-    # Proposals are tensors.
-    has_detections = not isinstance(model, ProposalNetwork)
-    by_image = can_record(dataloader_cfg.evaluator) and can_address_images(dataloader_cfg.test)
-    return has_detections and by_image
+def _takes_images_one_by_one(dataloader_cfg: DictConfig, model: nn.Module) -> bool:
+    """Whether loader and evaluator take images one by one, and keep what was found in each by itself."""
+    by_image = _collects_as_known(dataloader_cfg.evaluator)
+    by_image = by_image and can_address_images(dataloader_cfg.test)
+    return by_image and not isinstance(model, ProposalNetwork)
 
 
 def _no_subset(count: int) -> InputError:
@@ -130,43 +190,84 @@ def _no_subset(count: int) -> InputError:
     )
 
 
-def _evaluate_resumably(
-    dataloader_cfg: DictConfig,
-    test_set: TestSet,
-    detector: nn.Module,
-    output_dir: str,
-    options: Options,
-) -> dict[str, dict[str, float]]:
-    # The evaluator reads the dataset's metadata when it is made, and a dataset sets it when it is loaded.
-    evaluator = build_evaluator(dataloader_cfg, output_dir)
-    chosen = evenly_spread(len(test_set.images), options.subset)
-    key = _key(dataloader_cfg, test_set, detector, options)
-    finished = comm.all_gather(_finished(output_dir, key))[0]
-    if finished is not None:
-        logger.info(f"These weights were evaluated before: {output_dir} has the results")
-        return finished if comm.is_main_process() else {}
+def _collects_as_known(evaluator_cfg: Any) -> bool:
+    """Whether a config has one evaluator, which collects detections exactly as a known one does."""
+    if not isinstance(evaluator_cfg, DictConfig) or "dataset_name" not in evaluator_cfg:
+        return False
+    kind = target_of(evaluator_cfg)
+    return isinstance(kind, type) and any(
+        all(
+            getattr(kind, name, None) is getattr(known, name)
+            for name in ("reset", "process", "evaluate")
+        )
+        for known in (COCOEvaluator, FastCOCOEvaluator)
+    )
 
-    predictions = Predictions(os.path.join(output_dir, "unfinished"), key)
-    missing = [index for index in chosen if index not in predictions.done]
-    if len(missing) < len(chosen):
-        logger.info(f"Going on: {len(missing)} of {len(chosen)} images are left to evaluate")
-    own = missing[comm.get_rank() :: comm.get_world_size()]
-    ids = [test_set.images[index]["image_id"] for index in chosen] if options.subset else None
-    recorder = RecordingEvaluator(evaluator, predictions, own, chosen, ids)
-    prepared = _prepared(detector, evaluator)
-    try:
-        results = inference_on_dataset(prepared, test_set.loader(own), recorder)
-    finally:
-        predictions.close()
-    facts = {
-        "images": len(chosen),
-        "images_in_dataset": len(test_set.images),
-        "test_time_augmentation": _in_words(options.tta),
-        "fingerprint": key,
-    }
-    _report(results, output_dir, _name(dataloader_cfg), facts)
-    predictions.remove()
-    return results
+
+class _InOrder(DatasetEvaluator):
+    """Keeps what `evaluator` makes of each image by the image's index, and evaluates all in their order.
+
+    So that the files are the same with any number of processes, of which each has every n-th image.
+
+    Args:
+        evaluator: its `process` and `evaluate` are those of `COCOEvaluator` or of `FastCOCOEvaluator`.
+        loaded: indices of the images of this process's loader, in its order.
+        chosen: indices of all images that are evaluated, in the order of the results.
+        image_ids: the dataset's ids of the chosen images; None for all that the annotations know.
+    """
+
+    def __init__(
+        self,
+        evaluator: COCOEvaluator,
+        loaded: Sequence[int],
+        chosen: Sequence[int],
+        image_ids: Sequence[Any] | None = None,
+    ):
+        self._evaluator = evaluator
+        self._loaded, self._chosen, self._image_ids = loaded, chosen, image_ids
+
+    def reset(self) -> None:
+        self._coming = iter(self._loaded)
+        self._found: dict[int, list] = {}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for image, output in zip(inputs, outputs, strict=True):
+            self._evaluator.reset()
+            self._evaluator.process([image], [output])
+            # v0.6 and main keep here what they gather from all processes in `evaluate`.
+            self._found[next(self._coming)] = self._evaluator._predictions
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """The metrics on the main process, {} on the others."""
+        merged: dict[int, list] = {}
+        for part in comm.gather(self._found):
+            merged |= part
+        in_order = [one for index in self._chosen for one in merged[index]] if merged else []
+        self._evaluator._predictions = in_order
+        return self._evaluator.evaluate(img_ids=self._image_ids)
+
+
+def build_evaluator(dataloader_cfg: DictConfig, output_dir: str) -> Any:
+    """What `dataloader.evaluator` describes: an evaluator, or a list of them if the config has one."""
+    cfg = dataloader_cfg.evaluator
+    os.makedirs(output_dir, exist_ok=True)
+    if isinstance(cfg, ListConfig):
+        return [instantiate(_completed(one, cfg, output_dir)) for one in cfg]
+    return instantiate(_completed(cfg, dataloader_cfg, output_dir))
+
+
+def _completed(
+    evaluator: DictConfig, parent: DictConfig | ListConfig, output_dir: str
+) -> DictConfig:
+    """A config's evaluator, with what it takes of: an output folder, an implementation that exists."""
+    evaluator = evaluator.copy()
+    evaluator._set_parent(parent)  # keeps its interpolations alive
+    parameters = inspect.signature(target_of(evaluator)).parameters
+    if "output_dir" in parameters and evaluator.get("output_dir") is None:
+        evaluator.output_dir = output_dir
+    if "use_fast_impl" in parameters and not has_compiled_coco_evaluation():
+        evaluator.use_fast_impl = False
+    return evaluator
 
 
 def _prepared(detector: nn.Module, evaluator: Any) -> nn.Module:
@@ -176,52 +277,29 @@ def _prepared(detector: nn.Module, evaluator: Any) -> nn.Module:
     return detector
 
 
-def _key(
-    dataloader_cfg: DictConfig, test_set: TestSet, detector: nn.Module, options: Options
-) -> str:
-    """The fingerprint of everything that decides the results, the same in every process."""
-    evaluator = describe(dataloader_cfg.evaluator)
-    evaluator.pop("output_dir", None)
-    facts = {
-        "weights": _agreed_weights(detector),
-        "settings": settings_of(detector),
-        "subset": options.subset,
-        "tta": describe(options.tta),
-        "test set": test_set.describe(),
-        "annotations": _sha256_of_annotations(dataloader_cfg),
-        "evaluator": evaluator,
-    }
-    return comm.all_gather(fingerprint(facts))[0]
-
-
-def _agreed_weights(model: nn.Module) -> str:
-    """SHA-256 of the weights; where a process holds others than the first one, it takes those of the first.
+def _agree_on_weights(model: nn.Module) -> None:
+    """Where a process holds other weights than the first one, it takes those of the first.
 
     Running statistics of plain batch norm differ between processes; a checkpoint holds the first one's.
     """
-    everyone = comm.all_gather(sha256_of_weights(model))
-    if len(set(everyone)) > 1:
+    if comm.get_world_size() == 1:
+        return
+    if len(set(comm.all_gather(sha256_of_weights(model)))) > 1:
         logger.warning(
             "The processes hold different weights or statistics: the first one's are evaluated"
         )
         for tensor in (*model.parameters(), *model.buffers()):
             dist.broadcast(tensor.data, 0)
-    return everyone[0]
 
 
-def _sha256_of_annotations(dataloader_cfg: DictConfig) -> str:
-    file = MetadataCatalog.get(dataloader_cfg.evaluator.dataset_name).get("json_file", "")
-    return sha256_of(file) if os.path.isfile(file) else file
-
-
-def _finished(output_dir: str, key: str) -> dict[str, dict[str, float]] | None:
-    """The results of the evaluation `key` if it is in `output_dir`."""
-    try:
-        results, facts = read_metrics(os.path.join(output_dir, "metrics.json"))
-    except (OSError, ValueError):
-        return None
-    is_whole = os.path.exists(os.path.join(output_dir, _DETECTIONS)) or not results
-    return results if facts.get("fingerprint") == key and is_whole else None
+def sha256_of_weights(model: nn.Module) -> str:
+    """SHA-256 over name, type, shape and bytes of every parameter and buffer of `model`."""
+    digest = hashlib.sha256()
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        flat = tensor.detach().reshape(-1).cpu().contiguous()
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _report(

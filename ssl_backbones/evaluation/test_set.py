@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 
 from ..data.images import readable
 from ..lazy import target_of
-from .fingerprint import describe
 
 
 def can_address_images(loader_cfg: Any) -> bool:
@@ -41,14 +40,6 @@ class TestSet:
         if given.get("mapper") is not None:
             given["mapper"] = readable(given["mapper"])
         return build_detection_test_loader(self.images, sampler=list(indices), **given)
-
-    def describe(self) -> dict[str, Any]:
-        """Which images in which order, and how they are prepared."""
-        names = ("file_name", "image_id", "height", "width")
-        return {
-            "images": [[str(image.get(name)) for name in names] for image in self.images],
-            "mapper": describe(self._cfg.get("mapper")),
-        }
 
 
 def evenly_spread(size: int, count: int) -> list[int]:

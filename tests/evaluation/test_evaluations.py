@@ -7,7 +7,7 @@ import torch
 
 from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.engine.hooks.ema import WeightAverage
-from ssl_backbones.evaluation.evaluations import evaluate_all, evaluate_weights
+from ssl_backbones.evaluation.coco import evaluate_all, evaluate_weights
 
 
 def test_a_checkpoints_averaged_weights_are_evaluated_beside_its_own(cfg, oracle, tmp_path):

@@ -14,7 +14,6 @@ from ssl_backbones.engine.config import load_config
 from ssl_backbones.engine.hooks.evaluations import EvaluationsHook
 from ssl_backbones.engine.hooks.precise_bn import PreciseBN
 from ssl_backbones.evaluation.coco import evaluate
-from ssl_backbones.evaluation.predictions import Predictions
 
 FILES = ("coco_instances_results.json", "metrics.json", "per_class.csv")
 
@@ -41,44 +40,6 @@ def test_files_are_those_of_one_process(cfg, oracle, tmp_path, forked, whole, co
     assert [seen for seen, _ in answers] == ([3, 3] if count == 2 else [1] * 6 + [0] * 2)
     assert [tasks for _, tasks in answers] == [["bbox", "segm"]] + [[]] * (count - 1)
     assert same_files(tmp_path / "several", whole) == dict.fromkeys(FILES, True)
-
-
-@pytest.mark.parametrize("before, after", [(1, 2), (2, 1), (3, 2)])
-def test_another_number_of_processes_goes_on(cfg, oracle, tmp_path, forked, whole, before, after):
-    folder = str(tmp_path / "several")
-
-    def killed(rank):
-        # All of them at once: one left alone would wait for the others.
-        evaluate(cfg.dataloader, oracle(killed_after=1), folder)
-
-    def resumed(rank):
-        model = oracle()
-        evaluate(cfg.dataloader, model, folder)
-        return len(model.seen)
-
-    assert forked(before, killed) == [None] * before
-    assert sum(forked(after, resumed)) == 6 - before
-    assert same_files(tmp_path / "several", whole) == dict.fromkeys(FILES, True)
-    # And once more: there is nothing left to do, for any of them.
-    assert forked(after, resumed) == [0] * after
-
-
-def test_machines_without_a_common_file_system_count_what_they_see(tmp_path, forked):
-    def first(rank):
-        predictions = Predictions(tmp_path / f"machine_{rank}", "key")
-        predictions.append(rank, [{"image_id": rank}])
-        predictions.close()
-
-    def second(rank):
-        predictions = Predictions(tmp_path / f"machine_{rank}", "key")
-        done = sorted(predictions.done)
-        predictions.append(2 + rank, [{"image_id": 2 + rank}])
-        gathered = predictions.gather(range(4))
-        predictions.remove()
-        return done, [one["image_id"] for one in gathered]
-
-    forked(2, first)
-    assert forked(2, second) == [([0, 1], [0, 1, 2, 3]), ([0, 1], [])]
 
 
 def test_statistics_that_differ_between_processes_are_those_of_the_first(

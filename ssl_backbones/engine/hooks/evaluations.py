@@ -14,8 +14,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ...errors import InputError
-from ...evaluation.coco import check_options, evaluate
-from ...evaluation.evaluations import Average, evaluate_weights
+from ...evaluation.coco import Average, check_options, evaluate, evaluate_weights
 from ..checkpoints.checkpointer import StrictCheckpointer
 
 logger = logging.getLogger(__name__)
