@@ -73,6 +73,7 @@ def convert(
     verify: bool = True,
     force: bool = False,
     dry_run: bool = False,
+    sha256: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> ConversionReport:
     """Convert a self-supervised ResNet checkpoint to Detectron2's format, or to another one.
@@ -87,6 +88,7 @@ def convert(
         verify: prove the conversion before writing it; needs torch, torchvision and Detectron2.
         force: write over an existing `dst`.
         dry_run: do everything but write.
+        sha256: of `src`, where it is known already; None to find it out.
         progress: called with the name of each step as it begins.
 
     Raises:
@@ -98,7 +100,7 @@ def convert(
     progress("reading")
     # Hashing is half of all the work without the proof. The rest goes on beside it, and is imported
     # only now, since numpy takes its time too.
-    with Sha256(src) as sha256:
+    with Sha256(src) if sha256 is None else contextlib.nullcontext() as hashing:
         from .loading import from_detector, from_pretraining, naming
         from .reading import read_checkpoint
         from .writing import write_backbone
@@ -118,7 +120,7 @@ def convert(
                 proof = prove_loaded(loaded)
 
         def provenance() -> dict:
-            return _provenance(src, sha256.hexdigest(), loaded, proof, date)
+            return _provenance(src, sha256 or hashing.hexdigest(), loaded, proof, date)
 
         if not dry_run:
             progress("writing")
