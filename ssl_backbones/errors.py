@@ -47,6 +47,12 @@ def run_command(body: Callable[[], int | None]) -> int:
         return 130
 
 
+def shown(name: str, limit: int = 100) -> str:
+    """A name from a file, for a message: of bounded length and without control characters."""
+    text = name[:limit].encode("unicode_escape").decode()
+    return f"{text}..." if len(name) > limit else text
+
+
 def _one_line(text: str) -> str:
     """Text on one line, in which nothing steers a terminal: a message may quote what a file holds."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
