@@ -18,6 +18,14 @@ class InputError(Exception):
     """A mistake in what the user gave: its text is one line that says what, where and how to mend it."""
 
 
+class InstallationError(Exception):
+    """Something failed while installing: the network, pip, git or the installed Detectron2.
+
+    Its text is one line with the reason and the mend; commands end in exit status 1 on it, where an
+    `InputError` (a mistake in what the user gave) ends in 2.
+    """
+
+
 def run_command(body: Callable[[], int | None]) -> int:
     """Run the body of a command and return its exit status.
 
@@ -45,6 +53,12 @@ def run_command(body: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def shown(name: str, limit: int = 100) -> str:
+    """A name from a file, for a message: of bounded length and without control characters."""
+    text = name[:limit].encode("unicode_escape").decode()
+    return f"{text}..." if len(name) > limit else text
 
 
 def _one_line(text: str) -> str:

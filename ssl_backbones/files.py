@@ -1,10 +1,14 @@
-"""Files are written whole: a crash leaves the old file or the new one, never a part."""
+"""Files are written whole: a crash leaves the old file or the new one, never a part.
+
+Here is also where the cache folder lies, and how processes take turns in it.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -69,6 +73,62 @@ def write_folder(path: str | os.PathLike, fill: Callable[[Path], Made]) -> Made:
             "may write to"
         ) from error
     return result
+
+
+def cache_folder() -> Path:
+    """$SSL_BACKBONES_CACHE, else ssl_backbones in $XDG_CACHE_HOME, else in ~/.cache; it may not be there."""
+    if named := os.environ.get("SSL_BACKBONES_CACHE"):
+        return Path(named).expanduser().absolute()
+    # The XDG base directory specification: a relative path is to be ignored.
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return (caches if caches.is_absolute() else Path.home() / ".cache") / "ssl_backbones"
+
+
+def made_in_cache(cache: Path, name: str) -> Path:
+    """The folder `name` of a cache folder, made if it is not there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    folder = cache / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable_cache(cache, error) from error
+    return folder
+
+
+@contextmanager
+def cache_lock(cache: Path, name: str) -> Iterator[None]:
+    """Keep other processes from the work called `name` in a cache folder; the system frees it if we die.
+
+    Raises:
+        InputError: the cache is not writable.
+    """
+    import logging
+
+    # filelock comes with torch and, unlike a lock file of our own, leaves no stale locks.
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(made_in_cache(cache, "locks") / f"{name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        logging.getLogger(__name__).info("waiting for another process that is busy with %s", name)
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable_cache(cache, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unwritable_cache(cache: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write to the cache folder {cache} ({error.strerror or error}); set "
+        "SSL_BACKBONES_CACHE to a folder that you may write to"
+    )
 
 
 def _umask() -> int:

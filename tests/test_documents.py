@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import ssl_backbones
-from ssl_backbones.conversion.registry import LAYOUTS
+from ssl_backbones.conversion.layouts import LAYOUTS
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"

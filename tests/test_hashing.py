@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import time
 
 import pytest
 
 from ssl_backbones.errors import InputError
-from ssl_backbones.hashing import Sha256, sha256_of
+from ssl_backbones.hashing import (
+    Sha256,
+    digest_of,
+    digests_of,
+    fingerprint_of,
+    sha256_of,
+    why_unusable,
+    write_checksum,
+)
 
 
 def test_the_digest_of_abc(tmp_path):
@@ -27,7 +36,11 @@ def test_sizes_about_a_piece(tmp_path, size):
     data = os.urandom(size)
     path = tmp_path / "file"
     path.write_bytes(data)
-    assert sha256_of(path) == hashlib.sha256(data).hexdigest()
+    assert sha256_of(path) == digest_of(path) == hashlib.sha256(data).hexdigest()
+    assert digests_of(path, "md5", "sha256") == {
+        "md5": hashlib.md5(data).hexdigest(),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
 
 
 def test_leaving_the_block_gives_the_work_up(tmp_path):
@@ -52,3 +65,26 @@ def test_what_cannot_be_read_is_said(tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             sha256_of(tmp_path / name)
+        with pytest.raises(OSError, match=says):
+            digest_of(tmp_path / name)
+
+
+def test_a_fingerprint_is_the_hash_of_json_in_the_order_of_names():
+    expected = hashlib.sha256(b'{"a": [1, null], "b": {"c": "d"}}').hexdigest()
+    assert fingerprint_of({"b": {"c": "d"}, "a": [1, None]}) == expected
+
+
+def test_a_checksum_is_one_that_sha256sum_reads(tmp_path):
+    path = tmp_path / "some file.pth"
+    path.write_bytes(b"abc")
+    assert why_unusable(path) == (
+        "some file.pth.sha256 is missing: its writing was interrupted, or it was removed"
+    )
+    write_checksum(path, sha256_of(path))
+    assert why_unusable(path) is None
+    command = ["sha256sum", "-c", "some file.pth.sha256"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    path.write_bytes(b"abd")
+    assert why_unusable(path) == "its content is not what was written: its SHA-256 differs"
+    path.unlink()
+    assert why_unusable(path).startswith("some file.pth is missing")

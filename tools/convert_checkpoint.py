@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ssl_backbones.conversion.formats import FORMATS
+from ssl_backbones.conversion.converting import FORMATS
 from ssl_backbones.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def convert(options: argparse.Namespace) -> int:
 
 
 def convert_all(options: argparse.Namespace) -> int:
-    from ssl_backbones.conversion import convert_all, tables
+    from ssl_backbones.conversion import convert_all, formatting
 
     results = convert_all(options.paths, options.out_dir, **_conversion(options))
     outcomes = list(_bar(results, len(options.paths)))
@@ -163,13 +163,13 @@ def convert_all(options: argparse.Namespace) -> int:
             }
         )
     else:
-        _print_tables(tables.batch(outcomes))
+        _print_tables(formatting.format_batch(outcomes))
         print(f"{len(outcomes) - refused} converted into {options.out_dir}, {refused} refused")
     return 2 if refused else 0
 
 
 def verify(options: argparse.Namespace) -> None:
-    from ssl_backbones.conversion import tables, verify
+    from ssl_backbones.conversion import formatting, verify
 
     with _step() as progress:
         found = verify(
@@ -182,31 +182,33 @@ def verify(options: argparse.Namespace) -> None:
     if options.json:
         _print_json(found.to_dict())
         return
-    _print_tables(tables.verification(found), found.proof and tables.proof(found.proof))
+    _print_tables(
+        formatting.format_verification(found), found.proof and formatting.format_proof(found.proof)
+    )
     print(f"{options.file} is right in all that was checked")
 
 
 def inspect(options: argparse.Namespace) -> None:
-    from ssl_backbones.conversion import inspect, inspection, tables
+    from ssl_backbones.conversion import formatting, inspect, inspection
 
     found = inspect(options.file, **_reading(options))
     if options.json:
         _print_json(found.to_dict())
         return
     lines = inspection.lines(found.tree, options.depth)
-    _print_tables(tables.inspection(found), tables.keys(lines))
+    _print_tables(formatting.format_inspection(found), formatting.format_keys(lines))
 
 
 def list_layouts(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from ssl_backbones.conversion import tables
-    from ssl_backbones.conversion.registry import LAYOUTS
+    from ssl_backbones.conversion import formatting
+    from ssl_backbones.conversion.layouts import LAYOUTS
 
     if options.json:
         _print_json([asdict(layout) for layout in LAYOUTS])
         return
-    _print_tables(tables.registry(LAYOUTS))
+    _print_tables(formatting.format_layouts(LAYOUTS))
     print(f"{len(LAYOUTS)} layouts")
 
 
@@ -254,15 +256,17 @@ def _bar(results, total: int):
 
 
 def _print_report(report: ConversionReport) -> None:
-    from ssl_backbones.conversion import tables
+    from ssl_backbones.conversion import formatting
 
-    _print_tables(tables.conversion(report), report.proof and tables.proof(report.proof))
+    _print_tables(
+        formatting.format_conversion(report), report.proof and formatting.format_proof(report.proof)
+    )
     memory = report.peak_memory_bytes / 2**20
     print(f"{report.seconds:.2f} s, {memory:.0f} MiB of memory at the peak")
     if report.destination is None:
         print("dry run: nothing was written")
         return
-    print(f"written: {report.destination}\nnext: {tables.next_step(report)}")
+    print(f"written: {report.destination}\nnext: {formatting.format_next_step(report)}")
 
 
 def _print_tables(*tables: Table | None) -> None:

@@ -97,10 +97,9 @@ def open_packed(folder: Path, again: bool) -> Callable[[], Any]:
     from detectron2.data.datasets import register_coco_instances
 
     from ssl_backbones.fast.annotations import packed_dataset as packed_dataset
-    from ssl_backbones.weights.cache import Cache
 
     cache = folder / ("cache" if again else f"cache-{os.getpid()}")
-    os.environ["SSL_BACKBONES_CACHE"] = str(Cache(cache).folder)
+    os.environ["SSL_BACKBONES_CACHE"] = str(cache)
     path, name = folder / "instances.json", f"benchmark_coco_{folder}"
     register_coco_instances(name, {}, str(path), "images")
     if again:

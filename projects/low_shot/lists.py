@@ -80,14 +80,14 @@ def write_lists(root: Path, on_list: Callable[[], None] = lambda: None) -> None:
     from ssl_backbones.errors import InputError
     from ssl_backbones.fast.annotations.coco_json import parse_json
     from ssl_backbones.files import write_folder
-    from ssl_backbones.weights.cache import digest
+    from ssl_backbones.hashing import digest_of
 
     source, folder = root / SOURCE, root / FOLDER
     if not source.is_file():
         raise InputError(
             f"{source} is not there: put COCO below {root}, or set DETECTRON2_DATASETS"
         )
-    of = {"source_sha256": digest(source), "seed": SEED}
+    of = {"source_sha256": digest_of(source), "seed": SEED}
     if folder.exists():
         made = _made(folder)
         if made is None:
@@ -141,7 +141,7 @@ def _made(folder: Path) -> dict[str, Any] | None:
 
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each list that is in a folder."""
-    from ssl_backbones.weights.cache import digest
+    from ssl_backbones.hashing import digest_of
 
     names = [
         f"{name_of(share, fold)}.{ending}"
@@ -149,7 +149,7 @@ def _digests(folder: Path) -> dict[str, str]:
         for fold in FOLDS
         for ending in ("json", "txt")
     ]
-    return {name: digest(folder / name) for name in names if (folder / name).is_file()}
+    return {name: digest_of(folder / name) for name in names if (folder / name).is_file()}
 
 
 def read_list(root: Path, share: int, fold: int) -> tuple[int, str]:

@@ -13,7 +13,7 @@ _MODULES = {
     "convert": "converting",
     "convert_all": "converting",
     "inspect": "inspection",
-    "verify": "checking",
+    "verify": "verification",
 }
 
 __all__ = ["ConversionReport", "convert", "convert_all", "inspect", "verify"]

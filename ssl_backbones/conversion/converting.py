@@ -15,14 +15,44 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import InputError
 from ..hashing import Sha256
-from .formats import FORMATS, Format
-from .resnet import detectron2_name
+from ..modeling.architectures import detectron2_name
 
 if TYPE_CHECKING:
-    from .loading import Loaded
-    from .verification import Proof
+    from .extraction import Loaded
+    from .proof import Proof
 
 _SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".pkl", ".bin", ".safetensors", ".torch")
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file.
+
+    Attributes:
+        suffix: that its name must have.
+        content: what is in it and who reads it, in a few words.
+    """
+
+    name: str
+    suffix: str
+    content: str
+
+
+FORMATS = {
+    row.name: row
+    for row in (
+        Format("detectron2", ".pkl", "Detectron2's pickle, which every Detectron2 project loads"),
+        Format(
+            "detectron2-safetensors",
+            ".safetensors",
+            "the same without pickle, which this project's trainer loads",
+        ),
+        Format("torchvision", ".pth", "a state dict for torchvision's class, strictly, fc aside"),
+        Format("safetensors", ".safetensors", "torchvision's names, provenance as metadata"),
+        Format("mmdet", ".pth", "what MMDetection and MMPretrain load as a backbone"),
+    )
+}
+"""The formats that a backbone is written in, by the name that the command line knows."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +61,7 @@ class ConversionReport:
 
     Attributes:
         destination: where the result is; None after a dry run.
-        format: which of `formats.FORMATS` the result has.
+        format: which of `FORMATS` the result has.
         container: which of the formats the source has.
         provenance: as it stands in the file.
         kept: key in the source to the Detectron2 name under which it is written.
@@ -73,6 +103,7 @@ def convert(
     verify: bool = True,
     force: bool = False,
     dry_run: bool = False,
+    sha256: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> ConversionReport:
     """Convert a self-supervised ResNet checkpoint to Detectron2's format, or to another one.
@@ -83,10 +114,11 @@ def convert(
         prefix: of the backbone's names, where no layout is known.
         detector: take the backbone out of a file for Detectron2 or of one that it trained; its 3x3
             convolutions must hold the strides, as they do in what this converter writes.
-        to: a name of `formats.FORMATS`.
+        to: a name of `FORMATS`.
         verify: prove the conversion before writing it; needs torch, torchvision and Detectron2.
         force: write over an existing `dst`.
         dry_run: do everything but write.
+        sha256: of `src`, where it is known already; None to find it out.
         progress: called with the name of each step as it begins.
 
     Raises:
@@ -98,9 +130,10 @@ def convert(
     progress("reading")
     # Hashing is half of all the work without the proof. The rest goes on beside it, and is imported
     # only now, since numpy takes its time too.
-    with Sha256(src) as sha256:
-        from .loading import from_detector, from_pretraining, naming
-        from .reading import read_checkpoint
+    with Sha256(src) if sha256 is None else contextlib.nullcontext() as hashing:
+        from .extraction import from_detector, from_pretraining
+        from .proof import prove_loaded
+        from .reading import naming, read_checkpoint
         from .writing import write_backbone
 
         checkpoint = read_checkpoint(src)
@@ -118,7 +151,7 @@ def convert(
                 proof = prove_loaded(loaded)
 
         def provenance() -> dict:
-            return _provenance(src, sha256.hexdigest(), loaded, proof, date)
+            return _provenance(src, sha256 or hashing.hexdigest(), loaded, proof, date)
 
         if not dry_run:
             progress("writing")
@@ -183,15 +216,6 @@ def convert_all(
             yield source, convert(source, target, **options)
         except InputError as error:
             yield source, error
-
-
-def prove_loaded(loaded: Loaded) -> Proof:
-    """The proof of what would be written of a file's backbone."""
-    from .verification import prove
-
-    backbone = loaded.backbone
-    model = {detectron2_name(name): array for name, array in backbone.tensors.items()}
-    return prove(backbone.tensors, model, backbone.architecture, loaded.other_branch)
 
 
 def _format(name: str) -> Format:

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..hashing import Sha256
-from .loading import Loaded, from_detector, from_pretraining, is_detectron2, provenance_of
-from .reading import read_checkpoint
-from .unpickling import Foreign, shown
+from .containers.allow_list import Foreign
+from .extraction import Loaded, from_either
+from .reading import provenance_of, read_checkpoint
 
 _SHOWN_CHILDREN = 12
 _MAX_DEPTH = 40  # of the tree; no honest file comes near
@@ -97,11 +97,7 @@ def inspect(
     with Sha256(path) as sha256:
         checkpoint = read_checkpoint(path)
         try:
-            if is_detectron2(checkpoint.content):
-                loaded = from_detector(checkpoint)
-            else:
-                options = {"selfsup": selfsup, "branch": branch, "prefix": prefix}
-                loaded = from_pretraining(checkpoint, **options)
+            loaded = from_either(checkpoint, selfsup=selfsup, branch=branch, prefix=prefix)
         except InputError as error:
             refusal = str(error)
         return Inspection(
@@ -128,7 +124,7 @@ def key_tree(content: object) -> Node:
                 node = node.children.setdefault(part, Node(part))
             node.tensors += isinstance(value, np.ndarray)
             node.elements += elements
-        node.value = _in_words(value)
+        node.value = _format_value(value)
     return root
 
 
@@ -168,7 +164,7 @@ def _leaves(
         yield from _leaves(entry, path[:_MAX_DEPTH], seen)
 
 
-def _in_words(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{'x'.join(map(str, value.shape)) or 'scalar'} {value.dtype}"
     if isinstance(value, Foreign):

@@ -1,280 +1,1115 @@
-"""Which of the registry's layouts a checkpoint has, and which of its networks is to be taken."""
+"""How each pretraining project lays out its checkpoints: a row of data each.
+
+Names in a row are dotted; a `*` stands for anything within one part, a leading `**` for any parts, and
+a name stands for itself and all below it: `encoder_k` covers `encoder_k.conv1.weight` and never
+`encoder_k2.conv1.weight`. A leading `module.`, which DistributedDataParallel puts before every name, or
+`_orig_mod.` of torch.compile is not written in rows: it is taken off where every name has it.
+
+Adding a method is adding a row here and an example in tests/conversion/layouts/conftest.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 
-from ..errors import InputError
-from .matching import covers, reason_to_drop, renamed
-from .registry import HAIKU, LAYOUTS, OTHER_NETWORKS, Layout, Network
-from .searching import ROOTS, is_haiku, nearest, options, places, tree
-from .state_dicts import File, StateDict, state_dicts_in
-from .unpickling import shown
+IMAGENET_INPUT = {
+    "format": "RGB",
+    "pixel_mean": [123.675, 116.28, 103.53],
+    "pixel_std": [58.395, 57.12, 57.375],
+    "stride_in_1x1": False,
+}
+"""torchvision's ToTensor and ImageNet statistics, times 255: what nearly all rows train with."""
 
-SELFSUP_NAMES = tuple(
-    dict.fromkeys(
-        [layout.selfsup for layout in LAYOUTS]
-        + [name for layout in LAYOUTS for name in layout.selfsup_names]
-    )
-)
-BRANCHES = ("online", "momentum", "student", "teacher")
+UNIT_INPUT = IMAGENET_INPUT | {"pixel_mean": [0.0, 0.0, 0.0], "pixel_std": [255.0, 255.0, 255.0]}
+"""Colours between 0 and 1 and no statistics, as SimCLR trains."""
+
+Renames = tuple[tuple[str, str], ...]
+"""From and to, one after the other; each `*` of the second is what that of the first stood for."""
 
 
 @dataclass(frozen=True)
-class Identified:
-    """One network of a file, and the layout that says where it lies.
+class Network:
+    """Where one of a file's two networks lies, and what it is called on the command line."""
+
+    branch: str
+    container: tuple[str, ...]
+    prefix: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a project's checkpoints keep a ResNet.
 
     Attributes:
-        method: as the command line names it: what was asked for, or else the layout's first.
-        branch: which of two networks this is; None where the file's layout has one.
-        prefix: of this network's names, behind the wrapper.
-        wrapper: what DistributedDataParallel or torch.compile put before every name.
-        drops: names of the state dict, behind the wrapper, that are left out, each with the reason.
-        beside: entries of the file beside the state dict.
-        beside_reasons: why they are left out.
-        other: the file's other network; None where there is none.
-        stages_only: whether what lies beside the ResNet's stem and stages is outside the network, as
-            behind a prefix that a user gave; a layout says itself what is left out.
+        name: stands in the provenance.
+        selfsup: what the command line calls it, also the provenance's method.
+        methods: the published methods whose files look like this; where they are several, nothing in
+            a file tells them apart.
+        source: the project's code that writes such files, as it was read for this row.
+        container: keys that lead from the top of the file to the state dict.
+        prefix: of the backbone's names, ending in a dot; empty where there is none.
+        signature: names that a file of this layout holds.
+        absent: names that it does not hold, for they would make it another layout's.
+        entries: names that stand beside the state dict; `no_entries` names those that do not.
+        closed: whether nothing but the backbone and what is dropped may stand in the state dict.
+        branch: which of two networks `prefix` leads to; empty where a file holds one.
+        other: the other network, `None` where a file holds one.
+        duplicate: prefix of a second copy of the very same weights; empty where there is none.
+        renames: makes the names behind `prefix` torchvision's, where they are not.
+        inside: names behind `prefix` that are left out, each with the reason.
+        drops: names of the state dict that are left out on purpose, each with the reason.
+        beside: entries of the file beside the state dict, each with the reason to leave it out.
+        input: how the network wants its images, as the provenance says it.
+        also: other names that the command line takes for it.
+        traps: what goes wrong in conversions that know less.
+        inferred: what of this row was concluded and not read; empty where all was read.
     """
 
-    layout: Layout
-    method: str
-    branch: str | None
+    name: str
+    selfsup: str
+    methods: tuple[str, ...]
+    source: str
+    container: tuple[str, ...]
     prefix: str
-    state_dict: Mapping[str, object]
-    wrapper: str
-    drops: Mapping[str, str]
-    beside: tuple[str, ...]
-    beside_reasons: Mapping[str, str]
-    other: Identified | None = None
-    stages_only: bool = False
+    signature: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
+    no_entries: tuple[str, ...] = ()
+    closed: bool = False
+    branch: str = ""
+    other: Network | None = None
+    duplicate: str = ""
+    renames: Renames = ()
+    inside: Mapping[str, str] = field(default_factory=dict)
+    drops: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=lambda: TRAINING)
+    input: Mapping[str, object] = field(default_factory=lambda: IMAGENET_INPUT)
+    also: tuple[str, ...] = ()
+    traps: tuple[str, ...] = ()
+    inferred: str = ""
 
-    def plain(self, key: str) -> str:
-        """The key without the wrapper."""
-        return key[len(self.wrapper) :]
-
-    def torchvision_name(self, key: str) -> str | None:
-        """torchvision's name for the tensor of this key; None outside the network."""
-        plain = self.plain(key)
-        if not plain.startswith(self.prefix):
-            return None
-        name = renamed(plain.removeprefix(self.prefix), self.layout.renames)
-        return None if self.stages_only and name.split(".")[0] not in ROOTS else name
-
-
-def identify(
-    content: object,
-    selfsup: str = "auto",
-    *,
-    branch: str | None = None,
-    prefix: str | None = None,
-) -> Identified:
-    """The layout of what a checkpoint holds, and the network in it that is to be converted.
-
-    Args:
-        selfsup: names the only layouts to try, or "auto".
-        branch: the network to take of two, instead of the one that the project itself evaluates.
-        prefix: where a ResNet lies in a file of none of the layouts.
-
-    Raises:
-        InputError: no layout, or not the named one, fits; the message says what does.
-    """
-    _check_arguments(selfsup, branch, prefix)
-    if type(content) is not dict:
-        raise InputError(f"holds a {type(content).__name__} instead of a dictionary of tensors")
-    if prefix is not None:
-        return _at_prefix(content, prefix, selfsup)
-    fitting = _fitting(File(content))
-    chosen = [found for found in fitting if selfsup in ("auto", *found.layout.selfsup_names)]
-    if len(chosen) == 1:
-        found = _of_branch(chosen[0], branch)
-        _refuse_other_networks(filter(None, map(found.torchvision_name, found.state_dict)))
-        return replace(found, method=selfsup if selfsup != "auto" else found.layout.selfsup)
-    if chosen:
-        names = ", ".join(found.layout.name for found in chosen)
-        raise InputError(f"could be of several layouts ({names}); name a method with --selfsup")
-    if fitting:
-        fits = fitting[0].layout.selfsup
-        raise InputError(
-            f"is not laid out as {selfsup} does it but as {fits}: use --selfsup {fits}"
-        )
-    raise _unknown(content)
+    @property
+    def selfsup_names(self) -> tuple[str, ...]:
+        return (self.selfsup, *self.also)
 
 
-def _check_arguments(selfsup: str, branch: str | None, prefix: str | None) -> None:
-    if selfsup not in ("auto", *SELFSUP_NAMES):
-        known = ", ".join(("auto", *SELFSUP_NAMES))
-        raise InputError(f"there is no method {selfsup!r}; choose one of {known}")
-    if branch is not None and branch not in BRANCHES:
-        raise InputError(f"there is no branch {branch!r}; choose one of {', '.join(BRANCHES)}")
-    if branch is not None and prefix is not None:
-        raise InputError("--prefix names a network by itself; leave --branch out")
+def covers(pattern: str, key: str) -> bool:
+    """Whether `pattern` names `key` or something above it, part by part."""
+    return _matcher(pattern).match(key) is not None
 
 
-# Layouts
+def reason_to_drop(reasons: Mapping[str, str], key: str) -> str | None:
+    return next((reason for pattern, reason in reasons.items() if covers(pattern, key)), None)
 
 
-def _fitting(file: File) -> list[Identified]:
-    """What the file may be: by its containers, or as a state dict that was saved by itself."""
-    fitting = [found for layout in LAYOUTS if (found := _fit(file, layout)) is not None]
-    if fitting or file.state_dict(()) is None:
-        return fitting
-    alone: dict[tuple, Identified] = {}
-    for layout in LAYOUTS:
-        if layout.container and not layout.entries:
-            inner = replace(layout, container=(), other=_without_container(layout))
-            if found := _fit(file, inner):
-                alone.setdefault((layout.selfsup, layout.prefix, layout.renames), found)
-    return list(alone.values())
+def renamed(name: str, renames: Renames) -> str:
+    """`name` after every rename that applies to it, in their order."""
+    for old, new in renames:
+        if match := _matcher(old).match(name):
+            kept = iter(match.groups())
+            start = re.sub(r"\*", lambda _, kept=kept: next(kept), new)
+            name = start + name[match.end() :]
+    return name
 
 
-def _without_container(layout: Layout) -> Network | None:
-    if layout.other is None or layout.other.container != layout.container:
-        return None
-    return replace(layout.other, container=())
+@lru_cache(maxsize=1024)
+def _matcher(pattern: str) -> re.Pattern:
+    """Matches a name's beginning up to the end of a part; groups are what the `*` stand for."""
+    before = r"(?:.*\.)?" if pattern.startswith("**.") else ""
+    parts = map(re.escape, pattern.removeprefix("**.").split("*"))
+    return re.compile(rf"{before}{'([^.]*)'.join(parts)}(?=\.|\Z)", re.DOTALL)
 
 
-def _fit(file: File, layout: Layout) -> Identified | None:
-    held = file.state_dict(layout.container)
-    if held is None or not _fits(held, layout):
-        return None
-    network = Network(layout.branch, layout.container, layout.prefix)
-    found = _look(file, layout, network, layout.other)
-    if found is None or layout.other is None:
-        return found
-    return replace(found, other=_look(file, layout, layout.other, network))
+_STATE = "state of the training"
+TRAINING = dict.fromkeys(
+    (
+        *("epoch", "iter", "iteration", "steps", "step", "global_step", "arch", "args", "opt"),
+        *("config", "hparams", "meta", "version", "metric", "author", "best_acc1", "best_prec1"),
+        *("optimizer", "optimizer_state_dict", "opt_state_dict", "optimizer_states"),
+        *("scheduler", "lr_scheduler", "lr_schedulers", "param_schedulers", "sampler"),
+        *("amp", "scaler", "amp_scaler", "fp16_scaler", "native_amp_scaling_state"),
+        # Lightning's and mmengine's
+        *("callbacks", "loops", "pytorch-lightning_version", "hyper_parameters", "hparams_name"),
+        *("hparams_type", "datamodule_hyper_parameters", "MixedPrecision", "message_hub"),
+        # VISSL's, on the way down to the state dict
+        *("phase_idx", "train_phase_idx", "iteration_num", "loss", "type", "train", "progress"),
+    ),
+    _STATE,
+)
+"""Entries that training code of every project writes beside the networks."""
 
+_HEAD = "head of the pretraining"
+_PROJECTOR = "projection head of the pretraining"
+_PREDICTOR = "prediction head of the pretraining"
+_MOMENTUM_HEAD = "head of the other network"
+_QUEUE = "queue of negatives"
+_PROTOTYPES = "prototypes of the pretraining"
+_CLASSIFIER = "classifier"
+_UNUSED = "classifier of the plain network, which the pretraining does not use"
 
-def _fits(held: StateDict, layout: Layout) -> bool:
-    """Whether the names are this layout's, wherever its network lies."""
-    return (
-        all(name in held.beside for name in layout.entries)
-        and not any(name in held.beside for name in layout.no_entries)
-        and all(held.holds(name) for name in layout.signature)
-        and not any(held.holds(name) for name in layout.absent)
-        and (not layout.closed or all(_accounted_for(layout, key) for key in held.keys))
-    )
+_TWICE = "the very same weights stand under two names; both are compared"
+_MOMENTUM_TRAP = "the momentum network has the same names and shapes under another prefix"
 
+# Children of torchvision's ResNet by number, as nn.Sequential(*list(resnet.children())[:-1]) has them.
+INDEX_NAMES: Renames = (
+    ("0", "conv1"),
+    ("1", "bn1"),
+    ("4", "layer1"),
+    ("5", "layer2"),
+    ("6", "layer3"),
+    ("7", "layer4"),
+)
 
-def _look(
-    file: File, layout: Layout, network: Network, not_taken: Network | None
-) -> Identified | None:
-    """The file as `layout` lays it out with `network` as the one to take, if it is there."""
-    held = file.state_dict(network.container)
-    top = network.prefix.removesuffix(".")
-    if held is None or (top and not held.holds(top)):
-        return None
-    drops = {f"{network.prefix}{name}": reason for name, reason in layout.inside.items()}
-    drops |= layout.drops
-    beside_reasons = dict(layout.beside)
-    if not_taken is not None:
-        reason = f"the {not_taken.branch} network, which --branch {not_taken.branch} takes"
-        if not_taken.container == network.container:
-            drops[not_taken.prefix.removesuffix(".")] = reason
-        else:
-            beside_reasons[not_taken.container[0]] = reason
-    if layout.duplicate:
-        drops[layout.duplicate.removesuffix(".")] = "a second copy of the same weights"
-    return Identified(
-        layout=layout,
-        method=layout.selfsup,
-        branch=network.branch or None,
-        prefix=network.prefix,
-        state_dict=held.tensors,
-        wrapper=held.wrapper,
-        drops=drops,
-        beside=held.beside,
-        beside_reasons=beside_reasons,
-    )
+HUGGING_FACE_NAMES: Renames = (
+    ("embedder.embedder.convolution", "conv1"),
+    ("embedder.embedder.normalization", "bn1"),
+    ("encoder.stages.0.layers", "layer1"),
+    ("encoder.stages.1.layers", "layer2"),
+    ("encoder.stages.2.layers", "layer3"),
+    ("encoder.stages.3.layers", "layer4"),
+    ("layer*.*.layer.0.convolution", "layer*.*.conv1"),
+    ("layer*.*.layer.0.normalization", "layer*.*.bn1"),
+    ("layer*.*.layer.1.convolution", "layer*.*.conv2"),
+    ("layer*.*.layer.1.normalization", "layer*.*.bn2"),
+    ("layer*.*.layer.2.convolution", "layer*.*.conv3"),
+    ("layer*.*.layer.2.normalization", "layer*.*.bn3"),
+    ("layer*.*.shortcut.convolution", "layer*.*.downsample.0"),
+    ("layer*.*.shortcut.normalization", "layer*.*.downsample.1"),
+)
 
+SIMCLR_V2_NAMES: Renames = (
+    ("net.0.0", "conv1"),
+    ("net.0.1.0", "bn1"),
+    ("net.*.blocks.*.net.0", "layer*.*.conv1"),
+    ("net.*.blocks.*.net.1.0", "layer*.*.bn1"),
+    ("net.*.blocks.*.net.2", "layer*.*.conv2"),
+    ("net.*.blocks.*.net.3.0", "layer*.*.bn2"),
+    ("net.*.blocks.*.net.4", "layer*.*.conv3"),
+    ("net.*.blocks.*.net.5.0", "layer*.*.bn3"),
+    ("net.*.blocks.*.projection.shortcut", "layer*.*.downsample.0"),
+    ("net.*.blocks.*.projection.bn.0", "layer*.*.downsample.1"),
+)
 
-def _accounted_for(layout: Layout, key: str) -> bool:
-    if reason_to_drop(layout.drops, key):
-        return True
-    name = key.removeprefix(layout.prefix)
-    return key.startswith(layout.prefix) and (
-        name.split(".")[0] in ROOTS or reason_to_drop(layout.inside, name) is not None
-    )
+_SWAV = "https://github.com/facebookresearch/swav"
+_SWAV_TRAP = (
+    "the stem pads in a layer of its own (1) and then convolves with padding 2, which is padding 3: the "
+    "weights are taken unchanged",
+    "RN50w2 has ResNet-50's names; only its shapes tell",
+)
+_SWAV_DROPS = {"projection_head": _PROJECTOR, "prototypes": _PROTOTYPES}
+_OTHER_PROJECTS = (
+    "backbone",
+    "student_backbone",
+    "teacher_backbone",
+)  # lightly has these heads too
 
+_PYCONTRAST = (
+    "https://github.com/HobbitLong/PyContrast: pycontrast/learning/contrast_trainer.py, "
+    "networks/build_backbone.py, options/base_options.py"
+)
+_PYCONTRAST_ROW = {
+    "source": _PYCONTRAST,
+    "container": ("model",),
+    "prefix": "encoder.",
+    "branch": "online",
+    "other": Network("momentum", ("model_ema",), "encoder."),
+    "drops": {"head": _PROJECTOR, "head_jig": "jigsaw head of the pretraining"},
+    "beside": TRAINING | {"contrast": "memory bank or queue of negatives"},
+    "traps": ("model has `module.encoder.`, model_ema has `encoder.` without `module.`",),
+}
 
-def _of_branch(found: Identified, branch: str | None) -> Identified:
-    """The named network of an identified file, with the other one as its `other`."""
-    if branch is None or branch == found.branch:
-        return found
-    if found.other is not None and branch == found.other.branch:
-        return replace(found.other, other=replace(found, other=None))
-    held = [one.branch for one in (found, found.other) if one is not None and one.branch]
-    if len(held) == 2:
-        raise InputError(f"holds no {branch} network but {held[0]} and {held[1]}: name one of them")
-    raise InputError(f"holds one network and no {branch} branch beside it: leave --branch out")
+_MM_DROPS = {
+    "neck": _PROJECTOR,
+    "head": _HEAD,
+    "memory_bank": "memory bank of the pretraining",
+    "data_preprocessor": "statistics of the input",
+    "queue": _QUEUE,
+    "queue_ptr": _QUEUE,
+    "queue2": "queue of dense negatives",
+    "queue2_ptr": "queue of dense negatives",
+}
+_OPENSELFSUP = "https://github.com/open-mmlab/OpenSelfSup: openselfsup/models/"
+_MMSELFSUP = "https://github.com/open-mmlab/mmselfsup: mmselfsup/models/algorithms/"
+_MM_RESNET = {
+    "container": ("state_dict",),
+    "prefix": "backbone.",
+    "traps": (
+        "the optimizer, data order and arguments beside it hold objects of mmcv or mmengine",
+    ),
+}
+_MM_TWICE = _MM_RESNET | {"traps": (*_MM_RESNET["traps"], _TWICE)}
 
+_SOLO_ROW = {
+    "selfsup": "solo",
+    "methods": (
+        *("BYOL", "MoCo v2+", "MoCo v3", "DINO", "Barlow Twins", "SwAV", "SimCLR", "SimSiam"),
+        *("NNCLR", "VICReg", "VIbCReg", "W-MSE", "DeepCluster v2", "ReSSL", "SupCon", "NNBYOL"),
+        *("NNSiam", "All4One"),
+    ),
+    "container": ("state_dict",),
+    "branch": "online",
+    "drops": {
+        "projector": _PROJECTOR,
+        "momentum_projector": _MOMENTUM_HEAD,
+        "predictor*": _PREDICTOR,
+        "head": _HEAD,
+        "momentum_head": _MOMENTUM_HEAD,
+        "classifier": "online classifier",
+        "momentum_classifier": _MOMENTUM_HEAD,
+        "prototypes*": _PROTOTYPES,
+        "queue*": _QUEUE,
+        "whitening": _HEAD,
+        "dino_loss_func": "state of the loss",
+        "transformer_encoder": _HEAD,
+        "pos_enc": _HEAD,
+        "local_memory_*": "memory bank of the pretraining",
+    },
+    "traps": (
+        "with CIFAR the stem is a 3x3 convolution: refused",
+        "the name momentum_backbone ends like backbone",
+    ),
+}
 
-def _refuse_other_networks(names: Iterable[str]) -> None:
-    names = list(names)
-    for pattern, network in OTHER_NETWORKS.items():
-        for name in names:
-            if covers(pattern, name):
-                raise InputError(
-                    f"holds {network} ({shown(name)}), not a ResNet that Detectron2 has; give a "
-                    "file that was pretrained with a plain ResNet or ResNeXt"
-                )
+_LIGHTLY = "https://github.com/lightly-ai/lightly: "
+_LIGHTLY_ROW = {
+    "selfsup": "lightly",
+    "container": ("state_dict",),
+    "drops": {
+        "projection_head": _PROJECTOR,
+        "prediction_head": _PREDICTOR,
+        "projection_head_momentum": _MOMENTUM_HEAD,
+        "prediction_head_momentum": _MOMENTUM_HEAD,
+        "teacher_projection_head": _MOMENTUM_HEAD,
+        "student_projection_head": _MOMENTUM_HEAD,
+        "key_projection_head": _MOMENTUM_HEAD,
+        "student_head": _PROJECTOR,
+        "teacher_head": _PROJECTOR,
+        "prototypes": _PROTOTYPES,
+        "queues": _QUEUE,
+        "memory_bank": _QUEUE,
+        "criterion": "state of the loss",
+        "online_classifier": "online classifier",
+        "knn_classifier": "online classifier",
+    },
+}
+_LIGHTLY_BENCHMARK = _LIGHTLY_ROW | {"prefix": "backbone."}
+_LIGHTLY_MODULES = ("teacher_backbone", "student_backbone", "key_backbone", "backbone_momentum")
 
+_VISSL = "https://github.com/facebookresearch/vissl: vissl/models/trunks/resnext.py, "
+_VISSL_ROW = {
+    "selfsup": "vissl",
+    "methods": (
+        *("SimCLR", "SwAV", "MoCo v2", "PIRL", "NPID", "NPID++", "Jigsaw", "RotNet"),
+        *("DeepCluster v2", "ClusterFit", "Barlow Twins", "BYOL", "DINO", "supervised"),
+    ),
+    "beside": TRAINING | {"heads": _HEAD},
+    "traps": (
+        "files that were made from Caffe2's (goyal19, caffe2 in the name) have their stride in the 1x1 "
+        "convolution and may want BGR, and no tensor shows it",
+    ),
+    "inferred": "that Caffe2's ResNets have their stride in the 1x1 convolution",
+}
 
-# Files of no known layout
+LAYOUTS = (
+    # MoCo and its kin
+    Layout(
+        name="moco",
+        selfsup="moco",
+        methods=("MoCo v1", "MoCo v2", "PCL v1", "PCL v2"),
+        source="https://github.com/facebookresearch/moco: main_moco.py, moco/builder.py; "
+        "https://github.com/salesforce/PCL: main_pcl.py, pcl/builder.py",
+        container=("state_dict",),
+        prefix="encoder_q.",
+        signature=("encoder_q",),
+        absent=("encoder_q.0",),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "encoder_k."),
+        inside={"fc": _PROJECTOR},
+        drops={"queue": _QUEUE, "queue_ptr": _QUEUE},
+        also=("pcl",),
+        traps=(_MOMENTUM_TRAP,),
+    ),
+    Layout(
+        name="moco-v3",
+        selfsup="mocov3",
+        methods=("MoCo v3",),
+        source="https://github.com/facebookresearch/moco-v3: main_moco.py, moco/builder.py",
+        container=("state_dict",),
+        prefix="base_encoder.",
+        signature=("base_encoder", "momentum_encoder"),
+        absent=("base_encoder.0", "backbone"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "momentum_encoder."),
+        inside={"fc": _PROJECTOR},
+        drops={"predictor": _PREDICTOR},
+        traps=(_MOMENTUM_TRAP, "Vision Transformers come in the same container: refused"),
+    ),
+    # SwAV's repository
+    Layout(
+        name="swav",
+        selfsup="swav",
+        methods=("SwAV",),
+        source=f"{_SWAV}: hubconf.py, src/resnet50.py",
+        container=(),
+        prefix="",
+        signature=("projection_head",),
+        absent=("prototypes.prototypes*", *_OTHER_PROJECTS),
+        drops=_SWAV_DROPS,
+        traps=_SWAV_TRAP,
+    ),
+    Layout(
+        name="swav-training",
+        selfsup="swav",
+        methods=("SwAV",),
+        source=f"{_SWAV}: main_swav.py, src/resnet50.py",
+        container=("state_dict",),
+        prefix="",
+        signature=("projection_head",),
+        absent=("prototypes.prototypes*", *_OTHER_PROJECTS),
+        drops=_SWAV_DROPS,
+        traps=_SWAV_TRAP,
+    ),
+    Layout(
+        name="deepcluster-v2",
+        selfsup="deepclusterv2",
+        methods=("DeepCluster-v2", "SeLa-v2"),
+        source=f"{_SWAV}: eval_linear.py, README.md, src/resnet50.py (MultiPrototypes)",
+        container=(),
+        prefix="",
+        signature=("projection_head", "prototypes.prototypes*"),
+        absent=_OTHER_PROJECTS,
+        drops=_SWAV_DROPS,
+        also=("selav2",),
+        traps=_SWAV_TRAP,
+        inferred="SeLa-v2's training code is not published; its file is taken to be of this repository's "
+        "network, with several sets of prototypes (with one set it is the row swav)",
+    ),
+    Layout(
+        name="deepcluster-v2-training",
+        selfsup="deepclusterv2",
+        methods=("DeepCluster-v2",),
+        source=f"{_SWAV}: main_deepclusterv2.py, src/resnet50.py",
+        container=("state_dict",),
+        prefix="",
+        signature=("projection_head", "prototypes.prototypes*"),
+        absent=_OTHER_PROJECTS,
+        drops=_SWAV_DROPS,
+        traps=_SWAV_TRAP,
+    ),
+    # The backbone alone, and the training files of the projects that publish it so
+    Layout(
+        name="backbone",
+        selfsup="backbone",
+        methods=("DINO", "Barlow Twins", "VICReg", "VICRegL", "VISSL after its own conversion"),
+        source="https://github.com/facebookresearch/dino: hubconf.py; "
+        "https://github.com/facebookresearch/barlowtwins: main.py, hubconf.py; "
+        "https://github.com/facebookresearch/vicreg: main_vicreg.py, hubconf.py; "
+        "https://github.com/facebookresearch/VICRegL: hubconf.py; "
+        "https://github.com/facebookresearch/vissl: extra_scripts/convert_vissl_to_torchvision.py",
+        container=(),
+        prefix="",
+        signature=("conv1", "layer4"),
+        absent=("fc",),
+        closed=True,
+        also=("dino", "barlowtwins", "vicreg", "vicregl", "vissl"),
+        traps=(
+            "nothing in these files names the method",
+            "VICReg's stem pads like SwAV's: the weights are taken unchanged",
+        ),
+    ),
+    Layout(
+        name="dino-training",
+        selfsup="dino",
+        methods=("DINO",),
+        source="https://github.com/facebookresearch/dino: main_dino.py, utils.py (MultiCropWrapper)",
+        container=("teacher",),
+        prefix="backbone.",
+        signature=("backbone",),
+        entries=("student",),
+        branch="teacher",
+        other=Network("student", ("student",), "backbone."),
+        inside={"fc": _UNUSED},
+        drops={"head": _HEAD},
+        beside=TRAINING | {"dino_loss": "state of the loss"},
+        traps=("the published evaluation uses the teacher", "ViT and XCiT come likewise: refused"),
+    ),
+    Layout(
+        name="barlowtwins-training",
+        selfsup="barlowtwins",
+        methods=("Barlow Twins",),
+        source="https://github.com/facebookresearch/barlowtwins: main.py",
+        container=("model",),
+        prefix="backbone.",
+        signature=("backbone", "projector", "bn"),
+        drops={"projector": _PROJECTOR, "bn": "batch norm of the loss"},
+        traps=("the top-level bn is the loss's, not the stem's",),
+    ),
+    Layout(
+        name="vicreg-training",
+        selfsup="vicreg",
+        methods=("VICReg",),
+        source="https://github.com/facebookresearch/vicreg: main_vicreg.py, resnet.py",
+        container=("model",),
+        prefix="backbone.",
+        signature=("backbone", "projector"),
+        absent=("bn", "classifier", "maps_projector"),
+        drops={"projector": _PROJECTOR},
+        traps=("the optimizer beside it holds a function of the training script",),
+    ),
+    Layout(
+        name="vicregl-training",
+        selfsup="vicregl",
+        methods=("VICRegL",),
+        source="https://github.com/facebookresearch/VICRegL: main_vicregl.py, utils.py, resnet.py",
+        container=("model",),
+        prefix="backbone.",
+        signature=("backbone", "classifier"),
+        closed=True,
+        drops={
+            "projector": _PROJECTOR,
+            "maps_projector": "projection head of the feature maps",
+            "classifier": "online classifier",
+        },
+        traps=("ConvNeXts come in the same container: refused",),
+    ),
+    Layout(
+        name="simsiam",
+        selfsup="simsiam",
+        methods=("SimSiam",),
+        source="https://github.com/facebookresearch/simsiam: main_simsiam.py, simsiam/builder.py",
+        container=("state_dict",),
+        prefix="encoder.",
+        signature=("encoder.fc", "predictor"),
+        inside={"fc": _PROJECTOR},
+        drops={"predictor": _PREDICTOR},
+    ),
+    # Ports of BYOL and SimCLR to PyTorch
+    Layout(
+        name="byol-pytorch",
+        selfsup="byol",
+        methods=("BYOL (lucidrains)",),
+        source="https://github.com/lucidrains/byol-pytorch: byol_pytorch/byol_pytorch.py",
+        container=(),
+        prefix="online_encoder.net.",
+        signature=("online_encoder.net", "target_encoder.net"),
+        branch="online",
+        other=Network("momentum", (), "target_encoder.net."),
+        duplicate="net.",
+        inside={"fc": _UNUSED},
+        drops={
+            "online_encoder.projector": _PROJECTOR,
+            "target_encoder.projector": _MOMENTUM_HEAD,
+            "online_predictor": _PREDICTOR,
+        },
+        traps=(_TWICE, "the file that its README saves is the plain network: row torchvision"),
+    ),
+    Layout(
+        name="byol-pytorch-lightning",
+        selfsup="byol",
+        methods=("BYOL (lucidrains)",),
+        source="https://github.com/lucidrains/byol-pytorch: examples/lightning/train.py",
+        container=("state_dict",),
+        prefix="learner.online_encoder.net.",
+        signature=("learner.online_encoder.net", "learner.target_encoder.net"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "learner.target_encoder.net."),
+        duplicate="learner.net.",
+        inside={"fc": _UNUSED},
+        drops={
+            "learner.online_encoder.projector": _PROJECTOR,
+            "learner.target_encoder.projector": _MOMENTUM_HEAD,
+            "learner.online_predictor": _PREDICTOR,
+        },
+        traps=(_TWICE,),
+    ),
+    Layout(
+        name="byol-sthalles",
+        selfsup="byol",
+        methods=("BYOL (sthalles)",),
+        source="https://github.com/sthalles/PyTorch-BYOL: trainer.py, models/resnet_base_network.py, "
+        "data/transforms.py",
+        container=("online_network_state_dict",),
+        prefix="encoder.",
+        signature=("encoder.0", "projetion"),
+        branch="online",
+        other=Network("momentum", ("target_network_state_dict",), "encoder."),
+        renames=INDEX_NAMES,
+        drops={"projetion": _PROJECTOR},
+        input=UNIT_INPUT,
+        traps=("no layerN in its names", "its images are not normalised: mean 0 and std 255"),
+    ),
+    Layout(
+        name="byol-yaox12",
+        selfsup="byol",
+        methods=("BYOL (yaox12)",),
+        source="https://github.com/yaox12/BYOL-PyTorch: trainer/byol_trainer.py, model/byol_model.py, "
+        "model/basic_modules.py, data/byol_transform.py",
+        container=("model",),
+        prefix="online_network.encoder.",
+        signature=("online_network.encoder", "target_network.encoder"),
+        branch="online",
+        other=Network("momentum", ("model",), "target_network.encoder."),
+        renames=INDEX_NAMES,
+        drops={
+            "online_network.projetion": _PROJECTOR,
+            "target_network.projetion": _MOMENTUM_HEAD,
+            "predictor": _PREDICTOR,
+        },
+        traps=("no layerN in its names", _MOMENTUM_TRAP),
+    ),
+    Layout(
+        name="simclr-pytorch",
+        selfsup="simclr",
+        methods=("SimCLR (AndrewAtanov)",),
+        source="https://github.com/AndrewAtanov/simclr-pytorch: models/ssl.py, models/encoder.py, "
+        "models/resnet.py, train.py",
+        container=("state_dict",),
+        prefix="convnet.",
+        signature=("convnet", "projection"),
+        inside={"fc": _UNUSED},
+        drops={"projection": _PROJECTOR},
+        input=UNIT_INPUT,
+        traps=(
+            "its images are not normalised: mean 0 and std 255",
+            "with CIFAR the stem is a 3x3 convolution: refused",
+        ),
+    ),
+    Layout(
+        name="simclr-v2",
+        selfsup="simclrv2",
+        methods=("SimCLR v2 (Separius)",),
+        source="https://github.com/Separius/SimCLRv2-Pytorch: convert.py, resnet.py",
+        container=("resnet",),
+        prefix="",
+        signature=("net.0.0", "net.1.blocks"),
+        renames=SIMCLR_V2_NAMES,
+        inside={"fc": _CLASSIFIER},
+        beside=TRAINING | {"head": _PROJECTOR},
+        input=UNIT_INPUT,
+        traps=(
+            "its images are not normalised: mean 0 and std 255",
+            "networks with selective kernels (sk1) are refused",
+        ),
+    ),
+    # PyContrast and CMC
+    Layout(
+        **_PYCONTRAST_ROW,
+        name="pycontrast-linear",
+        selfsup="insdis",
+        methods=("InsDis (PyContrast)", "MoCo (PyContrast)"),
+        signature=("encoder", "head.0"),
+        absent=("encoder_k", "head.2", "head_jig", "neck", "projector"),
+    ),
+    Layout(
+        **_PYCONTRAST_ROW,
+        name="pycontrast-mlp",
+        selfsup="pycontrast_mocov2",
+        methods=("MoCo v2 (PyContrast)",),
+        signature=("encoder", "head.0", "head.2"),
+        absent=("encoder_k", "head_jig", "neck", "projector"),
+    ),
+    Layout(
+        **_PYCONTRAST_ROW,
+        name="pycontrast-jigsaw-linear",
+        selfsup="pirl",
+        methods=("PIRL (PyContrast)",),
+        signature=("encoder", "head.0", "head_jig"),
+        absent=("head.2",),
+    ),
+    Layout(
+        **_PYCONTRAST_ROW,
+        name="pycontrast-jigsaw-mlp",
+        selfsup="infomin",
+        methods=("InfoMin",),
+        signature=("encoder", "head.0", "head.2", "head_jig"),
+    ),
+    Layout(
+        name="cmc-repository",
+        selfsup="insdis",
+        methods=("InsDis (CMC repository)", "MoCo (CMC repository)"),
+        source="https://github.com/HobbitLong/CMC: train_moco_ins.py, models/resnet.py (InsResNet50)",
+        container=("model",),
+        prefix="encoder.module.",
+        signature=("encoder.module.conv1",),
+        branch="online",
+        other=Network("momentum", ("model_ema",), "encoder.module."),
+        inside={"fc": _PROJECTOR},
+        beside=TRAINING | {"contrast": "memory bank or queue of negatives"},
+        traps=("module. stands inside the name, behind encoder.",),
+    ),
+    # Pretraining for dense tasks
+    Layout(
+        name="pixpro",
+        selfsup="pixpro",
+        methods=("PixPro",),
+        source="https://github.com/zdaxie/PixPro: main_pretrain.py, contrast/models/PixPro.py, "
+        "contrast/resnet.py, publish_model.py",
+        container=("model",),
+        prefix="encoder.",
+        signature=("encoder", "encoder_k", "projector", "projector_k"),
+        absent=("neck", "queue"),
+        branch="online",
+        other=Network("momentum", ("model",), "encoder_k."),
+        drops={
+            "projector": _PROJECTOR,
+            "projector_k": _MOMENTUM_HEAD,
+            "projector_instance": _PROJECTOR,
+            "projector_instance_k": _MOMENTUM_HEAD,
+            "predictor": _PREDICTOR,
+            "value_transform": _HEAD,
+        },
+        traps=("projector.bn1 is not the stem's", "encoder_k begins like encoder"),
+    ),
+    Layout(
+        name="soco-c4",
+        selfsup="soco",
+        methods=("SoCo (C4)",),
+        source="https://github.com/hologerry/SoCo: main_pretrain.py, contrast/models/SoCo_C4.py, mlps.py",
+        container=("model",),
+        prefix="encoder.",
+        signature=("encoder", "encoder_k", "projector", "queue"),
+        absent=("neck",),
+        branch="online",
+        other=Network("momentum", ("model",), "encoder_k."),
+        drops={
+            "projector": _PROJECTOR,
+            "projector_k": _MOMENTUM_HEAD,
+            "predictor": _PREDICTOR,
+            "queue": _QUEUE,
+            "queue_ptr": _QUEUE,
+        },
+        traps=("projector.bn1 is not the stem's", "encoder_k begins like encoder"),
+    ),
+    Layout(
+        name="soco-fpn",
+        selfsup="soco",
+        methods=("SoCo (FPN)", "SoCo* (FPN)"),
+        source="https://github.com/hologerry/SoCo: main_pretrain.py, contrast/models/SoCo_FPN.py, "
+        "SoCo_FPN_Star.py, mlps.py",
+        container=("model",),
+        prefix="encoder.",
+        signature=("encoder", "encoder_k", "neck", "neck_k"),
+        branch="online",
+        other=Network("momentum", ("model",), "encoder_k."),
+        drops={
+            "neck": "feature pyramid of the pretraining, which a Mask R-CNN has under other names",
+            "neck_k": _MOMENTUM_HEAD,
+            "head": "box head of the pretraining, which a Mask R-CNN has under other names",
+            "head_k": _MOMENTUM_HEAD,
+            "projector": _PROJECTOR,
+            "projector_k": _MOMENTUM_HEAD,
+            "predictor": _PREDICTOR,
+        },
+        traps=("FPN and box head are pretrained as well; only the backbone is taken",),
+    ),
+    # OpenSelfSup, mmselfsup to 0.x (the same models) and DenseCL, which is built on them
+    Layout(
+        **_MM_TWICE,
+        name="openselfsup-moco",
+        selfsup="openselfsup",
+        methods=("MoCo v1 (OpenSelfSup)", "MoCo v2 (OpenSelfSup, mmselfsup 0.x)"),
+        source=f"{_OPENSELFSUP}moco.py; {_MMSELFSUP}moco.py of 0.x",
+        signature=("backbone", "encoder_q.0", "encoder_k.0"),
+        absent=("queue2",),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "encoder_k.0."),
+        duplicate="encoder_q.0.",
+        drops=_MM_DROPS | {"encoder_q.1": _PROJECTOR, "encoder_k.1": _MOMENTUM_HEAD},
+        also=("mmselfsup",),
+    ),
+    Layout(
+        **_MM_TWICE,
+        name="densecl",
+        selfsup="densecl",
+        methods=("DenseCL",),
+        source="https://github.com/WXinlong/DenseCL: openselfsup/models/densecl.py, necks.py",
+        signature=("backbone", "encoder_q.0", "encoder_k.0", "queue2"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "encoder_k.0."),
+        duplicate="encoder_q.0.",
+        drops=_MM_DROPS | {"encoder_q.1": _PROJECTOR, "encoder_k.1": _MOMENTUM_HEAD},
+        also=("mmselfsup",),
+    ),
+    Layout(
+        **_MM_TWICE,
+        name="openselfsup-byol",
+        selfsup="openselfsup",
+        methods=("BYOL (OpenSelfSup, mmselfsup 0.x)",),
+        source=f"{_OPENSELFSUP}byol.py; {_MMSELFSUP}byol.py of 0.x",
+        signature=("backbone", "online_net.0", "target_net.0"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "target_net.0."),
+        duplicate="online_net.0.",
+        drops=_MM_DROPS | {"online_net.1": _PROJECTOR, "target_net.1": _MOMENTUM_HEAD},
+        also=("mmselfsup",),
+    ),
+    Layout(
+        **_MM_TWICE,
+        name="mmselfsup-0.x-simsiam",
+        selfsup="mmselfsup",
+        methods=("SimSiam (mmselfsup 0.x)",),
+        source=f"{_MMSELFSUP}simsiam.py of 0.x",
+        signature=("backbone", "encoder.0", "encoder.1"),
+        duplicate="encoder.0.",
+        drops=_MM_DROPS | {"encoder.1": _PROJECTOR},
+    ),
+    Layout(
+        **_MM_TWICE,
+        name="mmselfsup-0.x-mocov3",
+        selfsup="mmselfsup",
+        methods=("MoCo v3 (mmselfsup 0.x)",),
+        source=f"{_MMSELFSUP}mocov3.py of 0.x",
+        signature=("backbone", "base_encoder.0", "momentum_encoder.0"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "momentum_encoder.0."),
+        duplicate="base_encoder.0.",
+        drops=_MM_DROPS | {"base_encoder.1": _PROJECTOR, "momentum_encoder.1": _MOMENTUM_HEAD},
+    ),
+    # mmselfsup 1.x and mmpretrain, which took it over
+    Layout(
+        **_MM_RESNET,
+        name="mmselfsup-moco",
+        selfsup="mmselfsup",
+        methods=("MoCo v2 (mmselfsup, mmpretrain)",),
+        source=f"{_MMSELFSUP}moco.py, ../utils/ema.py",
+        signature=("backbone", "encoder_k.module.0"),
+        absent=("queue2",),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "encoder_k.module.0."),
+        drops=_MM_DROPS | {"encoder_k.module.1": _MOMENTUM_HEAD, "encoder_k.steps": _STATE},
+        also=("mmpretrain",),
+    ),
+    Layout(
+        **_MM_RESNET,
+        name="mmselfsup-densecl",
+        selfsup="mmselfsup",
+        methods=("DenseCL (mmselfsup, mmpretrain)",),
+        source=f"{_MMSELFSUP}densecl.py, ../utils/ema.py",
+        signature=("backbone", "encoder_k.module.0", "queue2"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "encoder_k.module.0."),
+        drops=_MM_DROPS | {"encoder_k.module.1": _MOMENTUM_HEAD, "encoder_k.steps": _STATE},
+        also=("mmpretrain", "densecl"),
+    ),
+    Layout(
+        **_MM_RESNET,
+        name="mmselfsup-byol",
+        selfsup="mmselfsup",
+        methods=("BYOL (mmselfsup, mmpretrain)",),
+        source=f"{_MMSELFSUP}byol.py, ../utils/ema.py",
+        signature=("backbone", "target_net.module.0"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "target_net.module.0."),
+        drops=_MM_DROPS | {"target_net.module.1": _MOMENTUM_HEAD, "target_net.steps": _STATE},
+        also=("mmpretrain", "byol"),
+    ),
+    Layout(
+        **_MM_RESNET,
+        name="mmselfsup-mocov3",
+        selfsup="mmselfsup",
+        methods=("MoCo v3 (mmselfsup, mmpretrain)",),
+        source=f"{_MMSELFSUP}mocov3.py, ../utils/ema.py; "
+        "https://github.com/open-mmlab/mmpretrain: mmpretrain/models/selfsup/mocov3.py",
+        signature=("backbone", "momentum_encoder.module.0"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "momentum_encoder.module.0."),
+        drops=_MM_DROPS
+        | {"momentum_encoder.module.1": _MOMENTUM_HEAD, "momentum_encoder.steps": _STATE},
+        also=("mmpretrain", "mocov3"),
+    ),
+    Layout(
+        **_MM_RESNET,
+        name="mmselfsup",
+        selfsup="mmselfsup",
+        methods=(
+            *("SimCLR", "SimSiam", "SwAV", "Barlow Twins", "NPID", "ODC", "DeepCluster"),
+            "relative location",
+        ),
+        source=f"{_MMSELFSUP}base.py, simclr.py, simsiam.py, swav.py, barlowtwins.py; "
+        f"{_OPENSELFSUP}simclr.py, npid.py, odc.py, deepcluster.py, relative_loc.py",
+        signature=("backbone", "neck"),
+        closed=True,
+        drops=_MM_DROPS,
+        also=("openselfsup", "mmpretrain"),
+    ),
+    Layout(
+        **_MM_RESNET,
+        name="mm-classifier",
+        selfsup="mmpretrain",
+        methods=("supervised (mmpretrain, mmcls)", "rotation prediction"),
+        source=f"{_MMSELFSUP}rotation_pred.py; {_OPENSELFSUP}rotation_pred.py",
+        signature=("backbone", "head"),
+        closed=True,
+        drops={"head": _CLASSIFIER, "data_preprocessor": "statistics of the input"},
+        also=("mmselfsup", "openselfsup"),
+        inferred="mmpretrain's ImageClassifier was not read; its names are those of rotation_pred.py",
+    ),
+    Layout(
+        name="mm-extracted",
+        selfsup="mmselfsup",
+        methods=("any of mmselfsup, OpenSelfSup or DenseCL, extracted",),
+        source="https://github.com/open-mmlab/mmselfsup: tools/model_converters/"
+        "extract_backbone_weights.py; the same of OpenSelfSup and DenseCL in tools/",
+        container=("state_dict",),
+        prefix="",
+        signature=("conv1", "layer4"),
+        entries=("author",),
+        closed=True,
+        also=("openselfsup", "densecl"),
+        traps=("nothing in these files names the method",),
+    ),
+    Layout(
+        **_MM_RESNET,
+        name="mmdet-backbone",
+        selfsup="mmdet",
+        methods=("SoCo, converted for MMDetection", "any of mmselfsup, its backbone alone"),
+        source="https://github.com/hologerry/SoCo: converter_mmdetection/convert_mmdetection_Backbone.py",
+        signature=("backbone",),
+        closed=True,
+        also=("soco",),
+    ),
+    Layout(
+        name="selfsup2mmdet",
+        selfsup="mmdet",
+        methods=("MoCo v1 or v2, converted for MMDetection",),
+        source="https://github.com/open-mmlab/mmdetection: tools/model_converters/selfsup2mmdet.py",
+        container=("state_dict",),
+        prefix="",
+        signature=("conv1", "layer4"),
+        no_entries=("author", "arch"),
+        closed=True,
+        inside={"fc": _PROJECTOR},
+        also=("moco",),
+    ),
+    # Frameworks
+    Layout(
+        **_SOLO_ROW,
+        name="solo-learn",
+        source="https://github.com/vturrisi/solo-learn: solo/methods/base.py and the methods' files",
+        prefix="backbone.",
+        signature=("backbone", "classifier"),
+        absent=("encoder", "maps_projector"),
+        other=Network("momentum", ("state_dict",), "momentum_backbone."),
+    ),
+    Layout(
+        **_SOLO_ROW,
+        name="solo-learn-old",
+        source="https://github.com/vturrisi/solo-learn: solo/methods/base.py before 2022; main_linear.py",
+        prefix="encoder.",
+        signature=("encoder", "classifier"),
+        absent=("backbone",),
+        other=Network("momentum", ("state_dict",), "momentum_encoder."),
+    ),
+    Layout(
+        **_VISSL_ROW,
+        name="vissl",
+        source=f"{_VISSL}base_ssl_model.py, vissl/hooks/log_hooks.py",
+        container=("classy_state_dict", "base_model", "model", "trunk"),
+        prefix="_feature_blocks.",
+        signature=("_feature_blocks",),
+    ),
+    Layout(
+        **_VISSL_ROW,
+        name="vissl-linear",
+        source=f"{_VISSL}feature_extractor.py",
+        container=("classy_state_dict", "base_model", "model", "trunk"),
+        prefix="base_model._feature_blocks.",
+        signature=("base_model._feature_blocks",),
+    ),
+    Layout(
+        **_VISSL_ROW,
+        name="vissl-model-state",
+        source=f"{_VISSL}extra_scripts/convert_classy_vision_to_vissl_resnet.py",
+        container=("model_state_dict",),
+        prefix="_feature_blocks.",
+        signature=("_feature_blocks",),
+    ),
+    Layout(
+        **_LIGHTLY_ROW,
+        name="lightly",
+        methods=(
+            *("MoCo", "SimCLR", "BYOL", "SimSiam", "SwAV", "Barlow Twins", "VICReg", "NNCLR"),
+            *("DCL", "TiCo"),
+        ),
+        source=f"{_LIGHTLY}examples/pytorch_lightning/ moco.py, simclr.py, byol.py, simsiam.py, swav.py, "
+        "barlowtwins.py, vicreg.py, nnclr.py, dcl.py, tico.py",
+        prefix="backbone.",
+        signature=("backbone.0", "backbone.7"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "backbone_momentum."),
+        renames=INDEX_NAMES,
+        traps=("no layerN in its names", "backbone_momentum begins like backbone"),
+    ),
+    Layout(
+        **_LIGHTLY_ROW,
+        name="lightly-dino",
+        methods=("DINO",),
+        source=f"{_LIGHTLY}examples/pytorch_lightning/dino.py",
+        prefix="teacher_backbone.",
+        signature=("teacher_backbone.0", "student_backbone.0"),
+        branch="teacher",
+        other=Network("student", ("state_dict",), "student_backbone."),
+        renames=INDEX_NAMES,
+        traps=("no layerN in its names", "the teacher is the one to use"),
+    ),
+    Layout(
+        **_LIGHTLY_BENCHMARK,
+        name="lightly-benchmark",
+        methods=("SimCLR", "SwAV", "Barlow Twins", "VICReg", "DCL"),
+        source=f"{_LIGHTLY}benchmarks/imagenet/resnet50/ simclr.py, swav.py, barlowtwins.py, vicreg.py, "
+        "dcl.py",
+        signature=("backbone.conv1", "projection_head", "online_classifier"),
+        absent=_LIGHTLY_MODULES,
+    ),
+    Layout(
+        **_LIGHTLY_BENCHMARK,
+        name="lightly-benchmark-byol",
+        methods=("BYOL",),
+        source=f"{_LIGHTLY}benchmarks/imagenet/resnet50/byol.py",
+        signature=("backbone.conv1", "teacher_backbone", "online_classifier"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "teacher_backbone."),
+    ),
+    Layout(
+        **_LIGHTLY_BENCHMARK,
+        name="lightly-benchmark-moco",
+        methods=("MoCo v2",),
+        source=f"{_LIGHTLY}benchmarks/imagenet/resnet50/mocov2.py",
+        signature=("backbone.conv1", "key_backbone", "online_classifier"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "key_backbone."),
+    ),
+    Layout(
+        **_LIGHTLY_BENCHMARK,
+        name="lightly-benchmark-tico",
+        methods=("TiCo",),
+        source=f"{_LIGHTLY}benchmarks/imagenet/resnet50/tico.py",
+        signature=("backbone.conv1", "backbone_momentum", "online_classifier"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "backbone_momentum."),
+    ),
+    Layout(
+        **_LIGHTLY_BENCHMARK,
+        name="lightly-benchmark-dino",
+        methods=("DINO",),
+        source=f"{_LIGHTLY}benchmarks/imagenet/resnet50/dino.py",
+        signature=("backbone.conv1", "student_backbone", "online_classifier"),
+        branch="teacher",
+        other=Network("student", ("state_dict",), "student_backbone."),
+        traps=("its plain backbone is the teacher",),
+    ),
+    # Supervised controls, and whatever keeps a plain torchvision network
+    Layout(
+        name="torchvision",
+        selfsup="torchvision",
+        methods=("supervised (torchvision, timm)", "BYOL (lucidrains), the improved network"),
+        source="https://github.com/pytorch/vision: torchvision/models/resnet.py; "
+        "https://github.com/huggingface/pytorch-image-models: timm/models/resnet.py; "
+        "https://github.com/lucidrains/byol-pytorch: README.md, byol_pytorch/trainer.py",
+        container=(),
+        prefix="",
+        signature=("conv1", "layer4", "fc"),
+        closed=True,
+        inside={"fc": _CLASSIFIER},
+        also=("timm", "byol", "dino"),
+        traps=(
+            "timm's d, s, t and SE variants have other stems, shortcuts or blocks: refused",
+            "timm's resnetblur50 has exactly ResNet-50's tensors (its blur filters are not saved): "
+            "nothing in a file tells it",
+        ),
+        inferred="whether DINO's published ResNet-50 holds an fc was not seen; with one it looks like this",
+    ),
+    Layout(
+        name="classifier-training",
+        selfsup="torchvision",
+        methods=("supervised (PyTorch's ImageNet example, timm without averaging)",),
+        source="https://github.com/pytorch/examples: imagenet/main.py",
+        container=("state_dict",),
+        prefix="",
+        signature=("conv1", "layer4", "fc"),
+        entries=("arch",),
+        no_entries=("state_dict_ema",),
+        closed=True,
+        inside={"fc": _CLASSIFIER},
+        also=("timm",),
+    ),
+    Layout(
+        name="timm-training",
+        selfsup="timm",
+        methods=("supervised (timm with weight averaging)",),
+        source="https://github.com/huggingface/pytorch-image-models: timm/utils/checkpoint_saver.py",
+        container=("state_dict",),
+        prefix="",
+        signature=("conv1", "layer4", "fc"),
+        entries=("arch", "state_dict_ema"),
+        closed=True,
+        branch="online",
+        other=Network("momentum", ("state_dict_ema",), ""),
+        inside={"fc": _CLASSIFIER},
+        inferred="read in copies of checkpoint_saver.py inside other projects",
+    ),
+    Layout(
+        name="torchvision-training",
+        selfsup="torchvision",
+        methods=("supervised (torchvision's references)",),
+        source="https://github.com/pytorch/vision: references/classification/train.py",
+        container=("model",),
+        prefix="",
+        signature=("conv1", "layer4", "fc"),
+        entries=("lr_scheduler", "args"),
+        closed=True,
+        inside={"fc": _CLASSIFIER},
+        beside=TRAINING | {"model_ema": "moving average of the weights"},
+    ),
+    Layout(
+        name="hugging-face-model",
+        selfsup="huggingface",
+        methods=("ResNetModel, ResNetBackbone",),
+        source="https://github.com/huggingface/transformers: models/resnet/modeling_resnet.py",
+        container=(),
+        prefix="",
+        signature=("embedder.embedder.convolution", "encoder.stages.3"),
+        renames=HUGGING_FACE_NAMES,
+        traps=("a config with downsample_in_bottleneck puts the stride in the 1x1 convolution",),
+    ),
+    Layout(
+        name="hugging-face-classifier",
+        selfsup="huggingface",
+        methods=("ResNetForImageClassification",),
+        source="https://github.com/huggingface/transformers: models/resnet/modeling_resnet.py",
+        container=(),
+        prefix="resnet.",
+        signature=("resnet.embedder.embedder.convolution", "resnet.encoder.stages.3"),
+        renames=HUGGING_FACE_NAMES,
+        drops={"classifier": _CLASSIFIER},
+        traps=("a config with downsample_in_bottleneck puts the stride in the 1x1 convolution",),
+    ),
+)
 
+OTHER_NETWORKS = {
+    "**.cls_attn_blocks": "an XCiT",
+    "**.patch_embed*": "a Vision Transformer",
+    "**.cls_token": "a Vision Transformer",
+    "**.class_token": "a Vision Transformer",
+    "**.pos_embed*": "a Vision Transformer",
+    "**.relative_position_bias_table": "a Swin Transformer",
+    "**.dwconv": "a ConvNeXt",
+    "**.conv_dw": "a ConvNeXt",
+    "**.trunk_output": "a RegNet",
+    "**.stages.*.blocks.*.norm1": "a pre-activation ResNet (ResNetV2)",
+    "**.main_conv": "a ResNet with selective kernels (SimCLR v2's sk1)",
+    "**.encoder1": "CMC's two half networks, one for lightness and one for colour",
+    "**.l_to_ab": "CMC's two half networks, one for lightness and one for colour",
+    "**.conv1_v1": "CMC's two half networks, one for lightness and one for colour",
+    "**.stem.0": "a ResNet with a deep stem (ResNetV1c or V1d)",
+}
+"""Names that give away a network that is no ResNet, and what it is. What differs from a ResNet in a few
+tensors only is known by its shapes, in `resnet.py`."""
 
-def _at_prefix(content: dict, prefix: str, selfsup: str) -> Identified:
-    there = places(content)
-    chosen = [place for place in there if place.label == prefix] or [
-        place for place in there if {prefix, f"{prefix}."} & {place.prefix, place.label}
-    ]
-    if not chosen:
-        found = f"it has one under {options(there)}" if there else tree(content)
-        raise InputError(f"holds no ResNet under {prefix!r}: {found}; give its prefix")
-    if len(chosen) > 1:
-        raise InputError(f"holds several ResNets there; choose from {options(chosen)}")
-    (place,) = chosen
-    layout = Layout(
-        name=f"prefix {place.label}",
-        selfsup="unknown" if selfsup == "auto" else selfsup,
-        methods=(),
-        source="--prefix",
-        container=place.container,
-        prefix=place.prefix,
-        signature=(),
-        renames=place.renames,
-    )
-    found = _look(File(content), layout, Network("", place.container, place.prefix), None)
-    return replace(found, stages_only=True)
-
-
-def _unknown(content: dict) -> InputError:
-    """Why no layout fits, and what would: a prefix, another file, or the known layouts."""
-    if {"model", "__author__"} <= content.keys():
-        return InputError("is in Detectron2's format already: train from it as it is")
-    if is_haiku(content):
-        return InputError(HAIKU)
-    there = places(content)
-    whole = [place for place in there if not place.fault]
-    if len(whole) == 1:
-        return InputError(
-            f"has none of the known layouts but holds one whole {whole[0].architecture}: confirm that "
-            f"it is the one to convert with --prefix {whole[0].shown}"
-        )
-    if whole:
-        return InputError(
-            f"has none of the known layouts and holds {len(whole)} whole ResNets; choose one with "
-            f"--prefix, from {options(whole)}"
-        )
-    for _, held in state_dicts_in(content):
-        try:
-            _refuse_other_networks(held.keys)
-        except InputError as error:
-            return error
-    if there:
-        return InputError(f"under {there[0].shown} {there[0].fault}")
-    return InputError(
-        f"has none of the known layouts and holds no ResNet: {tree(content)}{nearest(content)}; "
-        "give the checkpoint as its project published it"
-    )
+HAIKU = (
+    "is a checkpoint of JAX and haiku, as BYOL and DetCon publish, whose network pads as TensorFlow does "
+    "and not as Detectron2's: give a checkpoint that was trained with PyTorch"
+)

@@ -1,24 +1,117 @@
-"""Looks for a ResNet in files of no known layout, and says what else they hold."""
+"""What a file holds: its dictionaries of tensors, and the ResNets in them, of whatever layout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
-from ..errors import InputError
-from .matching import renamed
-from .registry import LAYOUTS, Renames
-from .resnet import closest
-from .state_dicts import StateDict, dots, in_words, state_dicts_in
-from .unpickling import shown
+from ..errors import InputError, shown
+from ..modeling.architectures import closest
+from .layouts import LAYOUTS, Renames, covers, renamed
 
 ROOTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 """What torchvision's names of a ResNet begin with, the classifier aside."""
 
 _MOST_PLACES = 50  # in one state dict
 _HAIKU_DEEPEST = 6  # levels of dictionaries
+
+_WRAPPERS = ("module.", "_orig_mod.")
+
+# Honest files have at most a third of each.
+_MOST_TENSORS = 20_000  # of one state dict
+_MOST_PARTS = 32  # of one name
+_DEEPEST = 8  # levels of dictionaries that are searched where no layout says where to look
+_MOST_STATE_DICTS = 50
+
+
+class StateDict:
+    """A dictionary of tensors, its names behind the wrapper, and the entries beside it."""
+
+    def __init__(self, tensors: dict[str, object], beside: tuple[str, ...]):
+        self.tensors = tensors
+        self.beside = beside
+        self.wrapper = _wrapper(tensors)
+        self.keys = [key[len(self.wrapper) :] for key in tensors]
+        self._names = {
+            key[:end] for key in self.keys for end in (*dots(key), len(key))
+        }  # every key, and everything that one is below
+
+    def holds(self, name: str) -> bool:
+        if "*" not in name:
+            return name in self._names
+        return any(covers(name, key) for key in self.keys)
+
+
+def dots(name: str) -> Iterator[int]:
+    """Where the parts of a name end."""
+    return islice((place for place, letter in enumerate(name) if letter == "."), _MOST_PARTS)
+
+
+def _wrapper(keys: Iterable[str]) -> str:
+    wrapper = ""
+    while more := next(
+        (w for w in _WRAPPERS if all(key.startswith(wrapper + w) for key in keys)), None
+    ):
+        wrapper += more
+    return wrapper
+
+
+def format_key(key: object) -> str:
+    """A dictionary's key as text."""
+    return key if type(key) is str else f"({type(key).__name__})"
+
+
+def _is_state_dict(value: object) -> bool:
+    return (
+        type(value) is dict
+        and len(value) <= _MOST_TENSORS
+        and all(type(key) is str for key in value)
+        and any(isinstance(entry, np.ndarray) for entry in value.values())
+    )
+
+
+class File:
+    """A file's content, with each state dict in it looked at once."""
+
+    def __init__(self, content: dict):
+        self.content = content
+        self._known: dict[tuple[str, ...], StateDict | None] = {}
+
+    def state_dict(self, container: tuple[str, ...]) -> StateDict | None:
+        """What lies behind these keys; None where that is no dictionary of tensors."""
+        if container not in self._known:
+            self._known[container] = self._read(container)
+        return self._known[container]
+
+    def _read(self, container: tuple[str, ...]) -> StateDict | None:
+        value, beside = self.content, []
+        for entry in container:
+            if type(value) is not dict or entry not in value:
+                return None
+            beside += [format_key(key) for key in value if key != entry]
+            value = value[entry]
+        return StateDict(value, tuple(beside)) if _is_state_dict(value) else None
+
+
+def state_dicts_in(content: dict) -> Iterator[tuple[tuple[str, ...], StateDict]]:
+    """Every dictionary of tensors in a file with the keys that lead to it, the uppermost first."""
+    waiting, seen, count = [((), content)], {id(content)}, 0
+    for path, value in waiting:
+        if _is_state_dict(value):
+            count += 1
+            yield path, StateDict(value, ())
+        if count == _MOST_STATE_DICTS:
+            return
+        for key, entry in value.items() if len(path) < _DEEPEST else ():
+            if type(key) is str and type(entry) is dict and id(entry) not in seen:
+                seen.add(id(entry))  # hostile files hold one dictionary a thousand times
+                waiting.append(((*path, key), entry))
+
+
+# ResNets in files of no known layout
 
 
 @dataclass(frozen=True)
@@ -88,7 +181,7 @@ def _shapes(held: StateDict, prefix: str, renames: Renames) -> dict[str, tuple[i
     return shapes
 
 
-def options(places: Iterable[Place], limit: int = 6) -> str:
+def format_options(places: Iterable[Place], limit: int = 6) -> str:
     """The places to choose from, for a message."""
     choices = [f"{place.shown} ({place.architecture})" for place in places]
     return ", ".join(choices[:limit] + ["..."] * (len(choices) > limit))
@@ -105,7 +198,7 @@ def is_haiku(content: dict) -> bool:
     return False
 
 
-def tree(content: dict) -> str:
+def format_tree(content: dict) -> str:
     """The top of the tree of keys, in one line."""
     return f"it holds {', '.join(_top(content)) or 'nothing'}"
 
@@ -113,9 +206,9 @@ def tree(content: dict) -> str:
 def _top(content: dict, limit: int = 6) -> list[str]:
     entries = []
     for key, value in content.items():
-        name = shown(in_words(key))
+        name = shown(format_key(key))
         if type(value) is dict and value:
-            inside = dict.fromkeys(in_words(inner).split(".")[0] for inner in value)
+            inside = dict.fromkeys(format_key(inner).split(".")[0] for inner in value)
             parts = [shown(part) for part in list(inside)[:3]] + ["..."] * (len(inside) > 3)
             name = f"{name} ({len(value)} of {', '.join(parts)})"
         entries.append(name)
@@ -124,7 +217,7 @@ def _top(content: dict, limit: int = 6) -> list[str]:
     return entries
 
 
-def nearest(content: dict) -> str:
+def format_nearest(content: dict) -> str:
     """The layout of which the file has most, and what it lacks of it."""
     best, best_score, lacking = None, 0.0, []
     for _, held in state_dicts_in(content):

@@ -19,8 +19,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import write_atomically
+from ..modeling.architectures import detectron2_name
 from .reading import read_open_file
-from .resnet import detectron2_name
 
 _PROTOCOL = bytes([3])  # the newest without frames; it has byte strings, all that arrays need
 _END = pickle.SETITEMS + pickle.STOP
@@ -32,7 +32,7 @@ Provenance = Callable[[], Mapping[str, object]]
 def write_backbone(
     format_name: str, path: str | os.PathLike, tensors: Tensors, provenance: Provenance
 ) -> None:
-    """Write a backbone in the format of this name, one of `formats.FORMATS`.
+    """Write a backbone in the format of this name, one of `converting.FORMATS`.
 
     Args:
         tensors: torchvision name to float32 array.

@@ -9,12 +9,10 @@ from typing import Any
 from detectron2.modeling.backbone import ResNet
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ..conversion.loading import provenance_of
-from ..conversion.reading import read_checkpoint
-from ..conversion.resnet import WIDTHS, config_line
-from ..conversion.unpickling import shown
-from ..errors import InputError
+from ..conversion.reading import provenance_of, read_checkpoint
+from ..errors import InputError, shown
 from ..lazy import target_of
+from ..modeling.architectures import WIDTHS, config_line
 from ..modeling.resnet import build_resnet
 from ..weights.resolution import resolve
 

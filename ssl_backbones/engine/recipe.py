@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from ..hashing import sha256_of
+from ..hashing import fingerprint_of, sha256_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -72,12 +70,7 @@ def fingerprint(
     cfg: DictConfig, provenance: Mapping[str, Any] | None = None, slots: int = 1
 ) -> str:
     """SHA-256 (hexadecimal) of the `recipe`: two runs have the same exactly if no field of it differs."""
-    return digest(recipe(cfg, provenance, slots))
-
-
-def digest(recipe: Mapping[str, Any]) -> str:
-    """SHA-256 of a recipe, whatever the order of its fields."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return fingerprint_of(recipe(cfg, provenance, slots))
 
 
 def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

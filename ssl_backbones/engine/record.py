@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import write_atomically
+from ..hashing import fingerprint_of
 from .environment import environment, git_states
-from .recipe import compare, digest, flat, recipe
+from .recipe import compare, flat, recipe
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -50,7 +51,7 @@ def start(
         InputError: the file cannot be written.
     """
     fields = recipe(cfg, provenance, slots)
-    hashed = digest(fields)
+    hashed = fingerprint_of(fields)
     before = _before(folder) if resumed else {}
     changed = compare(before["recipe"], fields) if before else []
     if changed:

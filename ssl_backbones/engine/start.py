@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from ..conversion.reading import read_checkpoint
 from ..errors import InputError
-from ..hashing import sha256_of
+from ..hashing import fingerprint_of, sha256_of
 from ..modeling.norm import apply_norm, choose_norm
 from ..seeding import seed_everything
 from ..weights.resolution import resolve
@@ -30,7 +30,7 @@ from .batch import scale_to_batch
 from .checkpoints import checkpoint_folder
 from .launching import agreement
 from .launching.world import World
-from .recipe import digest, everything_but_paths, fingerprint
+from .recipe import everything_but_paths, fingerprint
 from .setting import Setting
 
 logger = logging.getLogger("detectron2")
@@ -52,7 +52,10 @@ def settle(cfg: DictConfig, world: World, args: Namespace) -> Start:
     """
     given = cfg.train.init_checkpoint or ""
     start = agreement.on_main_process(lambda: _start(cfg, world, args))
-    cfg.train.init_checkpoint = agreement.on_each_machine(lambda: resolve(given))
+    # The main process has just resolved them: the same file is not hashed twice.
+    cfg.train.init_checkpoint = agreement.on_each_machine(
+        lambda: resolve(given) if not comm.is_main_process() else cfg.train.init_checkpoint or ""
+    )
     cfg.train.seed = start.seed
     if world.size > 1:
         _check_agreement(cfg, start)
@@ -63,7 +66,7 @@ def _check_agreement(cfg: DictConfig, start: Start) -> None:
     """That all ranks run the same; a single process need not hash what it loads."""
     agreement.check_agreement(
         {
-            "config": digest(everything_but_paths(cfg)),
+            "config": fingerprint_of(everything_but_paths(cfg)),
             "code": agreement.code_version(),
             "weights": _hash(cfg.train.init_checkpoint),
             "checkpoint to resume from": _hash(start.checkpoint),

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from types import ModuleType
 
-from ..weights.cache import Cache
+from ..files import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _give_cache(numba: ModuleType) -> None:
     try:
         numba.njit(cache=True)(_nothing)
     except RuntimeError:
-        folder = Cache.from_environment().folder / "numba"
+        folder = cache_folder() / "numba"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()

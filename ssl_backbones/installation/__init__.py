@@ -12,12 +12,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import InputError
-from .errors import InstallationError
+from ..errors import InputError, InstallationError
+from .installed import InstalledDetectron2, find_detectron2
 from .pip import run_pip
 from .ports import port
 from .sources import Source, fetch_pinned, read_location
-from .verification import InstalledDetectron2, find_detectron2
 from .wheel import write_wheel
 
 __all__ = ["InstallationError", "build_wheel", "install"]

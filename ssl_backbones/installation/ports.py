@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
-from .errors import InstallationError
+from ..errors import InputError, InstallationError
 
 
 @dataclass(frozen=True)

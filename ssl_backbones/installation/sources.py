@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import InputError
-from .errors import InstallationError
+from ..errors import InputError, InstallationError
 from .pip import run_pip
 
 # The v0.6 release, republished on PyPI: upstream publishes no package there.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from detectron2.modeling.backbone import BasicStem, ResNet
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 
-from ..conversion.resnet import BLOCKS
+from .architectures import BLOCKS
 
 
 def build_resnet(

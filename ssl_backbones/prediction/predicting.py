@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .detector import Detector
 from .inputs import Source
-from .reading import Item, read
+from .items import Item, read
 from .results import Results
 
 

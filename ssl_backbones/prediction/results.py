@@ -17,7 +17,7 @@ from ..files import write_atomically
 from . import DETECTIONS, IMAGES, PICTURES
 from .classes import Classes
 from .inputs import Source
-from .reading import Item
+from .items import Item
 
 if TYPE_CHECKING:
     from .video import VideoFile

@@ -100,8 +100,7 @@ class Evaluation:
 
     @cached_property
     def _is_converted(self) -> bool:
-        from ..conversion.loading import provenance_of
-        from ..conversion.reading import read_checkpoint
+        from ..conversion.reading import provenance_of, read_checkpoint
 
         return bool(provenance_of(read_checkpoint(self.checkpoint)))
 

@@ -138,10 +138,10 @@ def identity_of(run: Run, overrides: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: the config does not load, or the overrides do not fit.
     """
-    from ..engine.recipe import digest
+    from ..hashing import fingerprint_of
 
     fields = _fields(run, [*overrides, *run.overrides])
-    return {"config": run.protocol.config, "config_fingerprint": digest(fields)}
+    return {"config": run.protocol.config, "config_fingerprint": fingerprint_of(fields)}
 
 
 def _differences(run: Run, recipe: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

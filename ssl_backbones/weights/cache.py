@@ -9,31 +9,18 @@ locks/                                one process at a time for each of the abov
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError
-from ..files import write_atomically
-
-logger = logging.getLogger(__name__)
-
-
-def digest(path: str | os.PathLike, algorithm: str = "sha256") -> str:
-    """Hash of a file's bytes in hexadecimal."""
-    # MD5 tells a damaged file from a whole one here, also on systems that forbid it for security.
-    state = hashlib.new(algorithm, usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            state.update(block)
-    return state.hexdigest()
+from ..files import cache_folder, cache_lock, made_in_cache, write_atomically
+from ..hashing import sha256_of, why_unusable, write_checksum
 
 
 @dataclass(frozen=True)
@@ -61,12 +48,8 @@ class Cache:
 
     @classmethod
     def from_environment(cls) -> Cache:
-        """$SSL_BACKBONES_CACHE, else ssl_backbones in $XDG_CACHE_HOME, else in ~/.cache."""
-        if named := os.environ.get("SSL_BACKBONES_CACHE"):
-            return cls(Path(named).expanduser().absolute())
-        # The XDG base directory specification: a relative path is to be ignored.
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        return cls((caches if caches.is_absolute() else Path.home() / ".cache") / "ssl_backbones")
+        """The one in `files.cache_folder`."""
+        return cls(cache_folder())
 
     def downloads(self) -> Path:
         """The folder for what comes from the network, made if it is not there.
@@ -74,30 +57,11 @@ class Cache:
         Raises:
             InputError: it cannot be made.
         """
-        return self._made("downloads")
+        return made_in_cache(self.folder, "downloads")
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Keep other processes from the work called `name`; the system frees it if we die.
-
-        Raises:
-            InputError: the cache is not writable.
-        """
-        # filelock comes with torch and, unlike a lock file of our own, leaves no stale locks.
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self._made("locks") / f"{name}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            logger.info("waiting for another process that is busy with %s", name)
-            lock.acquire()
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Keep other processes from the work called `name`, as `files.cache_lock` says."""
+        return cache_lock(self.folder, name)
 
     def known(self, name: str) -> KnownFile | None:
         """What is recorded of the named file, or None before its first download.
@@ -130,30 +94,22 @@ class Cache:
         that is damaged, or was cut off by a crash, counts as absent.
         """
         copy = self._copy(sha256)
-        try:
-            intact = _hash_file(copy).read_text() == _hash_line(copy)
-        except OSError:
-            return None
-        return copy if intact else None
+        return copy if why_unusable(copy) is None else None
 
-    def convert(self, source: Path, sha256: str, *, selfsup: str = "auto") -> Path:
-        """The converted copy of `source`, whose sha256 is given: made and proved at the first call.
+    def keep_converted(self, sha256: str, convert: Callable[[Path], object]) -> Path:
+        """The converted copy of the file with this sha256, which `convert` writes if it is not here.
 
         Raises:
-            InputError: the conversion refuses the file, or the cache is not writable.
+            InputError: what `convert` raises, or the cache is not writable.
         """
         if copy := self.converted(sha256):
             return copy
-        from ..conversion import convert
-
         copy = self._copy(sha256)
         with self.lock(copy.name):
             if self.converted(sha256) is None:  # nobody made it while we waited
-                self._made("converted")
-                convert(source, copy, selfsup=selfsup, force=True)
-                line = _hash_line(copy)
-                write_atomically(_hash_file(copy), lambda file: file.write(line.encode()))
-                logger.info("converted %s to %s", source, copy)
+                made_in_cache(self.folder, "converted")
+                convert(copy)
+                write_checksum(copy, sha256_of(copy))
         return copy
 
     def _copy(self, sha256: str) -> Path:
@@ -170,30 +126,8 @@ class Cache:
             raise self._unreadable("not a JSON object")
         return entries
 
-    def _made(self, name: str) -> Path:
-        folder = self.folder / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        return folder
-
-    def _unwritable(self, error: OSError) -> InputError:
-        return InputError(
-            f"cannot write to the cache folder {self.folder} ({error.strerror or error}); set "
-            "SSL_BACKBONES_CACHE to a folder that you may write to"
-        )
-
     def _unreadable(self, reason: str) -> InputError:
         return InputError(
             f"cannot read the recorded hashes in {self.known_hashes} ({reason}); mend the file, or "
             "delete it if you trust the next download"
         )
-
-
-def _hash_file(copy: Path) -> Path:
-    return copy.with_name(copy.name + ".sha256")
-
-
-def _hash_line(copy: Path) -> str:
-    return f"{digest(copy)}  {copy.name}\n"

@@ -6,89 +6,22 @@ import contextlib
 import http.client
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Any
 
 from iopath.common.file_io import PathHandler
 
 from ..errors import InputError
-from .cache import Cache, KnownFile, digest
+from ..hashing import digests_of, sha256_of
+from .cache import Cache, KnownFile
 from .download import download
+from .names import NAMED_WEIGHTS, NamedWeights
 
 logger = logging.getLogger(__name__)
 
 _WITHOUT_NETWORK = (
     "on a machine without network access, copy the file there and give "
     "train.init_checkpoint=/path/to/file"
-)
-
-
-@dataclass(frozen=True)
-class PublishedHash:
-    """The hash that a file's authors publish: its algorithm, its first digits, and where."""
-
-    algorithm: str
-    prefix: str
-    source: str
-
-
-@dataclass(frozen=True)
-class NamedWeights:
-    """Published weights under a short name: `ssl://NAME`.
-
-    Attributes:
-        method: whose layout the file has, as the converter's `selfsup` says it.
-        source: the page that publishes the address.
-        published: None where the authors publish no hash.
-    """
-
-    name: str
-    url: str
-    method: str
-    source: str
-    published: PublishedHash | None = None
-
-
-_MOCO_README = "https://github.com/facebookresearch/moco/blob/main/README.md"
-_MOCO_FILES = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints"
-_SWAV_README = "https://github.com/facebookresearch/swav/blob/main/README.md"
-
-
-_TORCHVISION = "https://github.com/pytorch/vision/blob/main/torchvision/models/resnet.py"
-
-
-def _moco(name: str, md5: str) -> NamedWeights:
-    """A row of the README's table "Models", which gives the first eight digits of each MD5."""
-    url = f"{_MOCO_FILES}/{name}/{name}_pretrain.pth.tar"
-    return NamedWeights(name, url, "moco", _MOCO_README, PublishedHash("md5", md5, _MOCO_README))
-
-
-NAMED_WEIGHTS: Mapping[str, NamedWeights] = MappingProxyType(
-    {
-        row.name: row
-        for row in (
-            _moco("moco_v1_200ep", "b251726a"),
-            _moco("moco_v2_200ep", "59fd9945"),
-            _moco("moco_v2_800ep", "a04e12f8"),
-            NamedWeights(
-                "swav_800ep",
-                "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
-                "swav",
-                _SWAV_README,
-            ),
-            # ResNet50_Weights.IMAGENET1K_V1, the control of most papers. The end of its name is the
-            # beginning of its sha256, by torch.hub's convention.
-            NamedWeights(
-                "supervised_imagenet",
-                "https://download.pytorch.org/models/resnet50-0676ba61.pth",
-                "torchvision",
-                _TORCHVISION,
-                PublishedHash("sha256", "0676ba61", _TORCHVISION),
-            ),
-        )
-    }
 )
 
 
@@ -202,7 +135,7 @@ def _loadable(path: Path) -> str:
         raise InputError(f"no file at {path} to start from; give a checkpoint file, or {names}")
     if _is_for_detectron2(read_checkpoint(path).content):
         return str(path)
-    return str(Cache.from_environment().convert(path, digest(path)))
+    return str(_converted(path, sha256_of(path), Cache.from_environment()))
 
 
 def _is_for_detectron2(content: Any) -> bool:
@@ -222,12 +155,23 @@ def _is_for_detectron2(content: Any) -> bool:
     return "__author__" in content or any(f".{key}".endswith(".stem.conv1.weight") for key in model)
 
 
+def _converted(source: Path, sha256: str, cache: Cache, selfsup: str = "auto") -> Path:
+    """The converted copy of a raw file with this sha256: made with proof at the first call."""
+
+    def convert_to(copy: Path) -> None:
+        from ..conversion import convert
+
+        convert(source, copy, selfsup=selfsup, force=True, sha256=sha256)
+        logger.info("converted %s to %s", source, copy)
+
+    return cache.keep_converted(sha256, convert_to)
+
+
 def _fetch(row: NamedWeights, cache: Cache, force: bool) -> Path:
     """The converted copy of a named file, which is downloaded unless the original is here."""
-    original = _original(row, cache, force)
-    sha256 = digest(original)
+    original, sha256 = _original(row, cache, force)
     try:
-        copy = cache.convert(original, sha256, selfsup=row.method)
+        copy = _converted(original, sha256, cache, row.method)
     except InputError as error:
         raise InputError(
             f"ssl://{row.name}: {error} (it came from {row.url}; delete {original} to download it "
@@ -237,37 +181,40 @@ def _fetch(row: NamedWeights, cache: Cache, force: bool) -> Path:
     return copy
 
 
-def _original(row: NamedWeights, cache: Cache, force: bool) -> Path:
+def _original(row: NamedWeights, cache: Cache, force: bool) -> tuple[Path, str]:
+    """The file as its authors publish it, and its sha256."""
     original = cache.downloads() / row.url.rsplit("/", 1)[-1]
     known = cache.known(row.name)
     if original.is_file() and not force:
         try:
-            _check(row, original, known, cache)
-            return original
+            return original, _checked(row, original, known, cache)
         except InputError:
             logger.warning("%s is not what was downloaded; downloading it again", original)
-    download(
-        row.url,
-        original,
-        check=lambda part: _check(row, part, known, cache),
-        mend=_WITHOUT_NETWORK,
-    )
-    return original
+    sha256 = ""
+
+    def check(part: Path) -> None:
+        nonlocal sha256
+        sha256 = _checked(row, part, known, cache)
+
+    download(row.url, original, check=check, mend=_WITHOUT_NETWORK)
+    return original, sha256
 
 
-def _check(row: NamedWeights, path: Path, known: KnownFile | None, cache: Cache) -> None:
-    """Compare a file with the published hash and with the one recorded at its first download."""
-    if published := row.published:
-        found = digest(path, published.algorithm)
-        if not found.startswith(published.prefix):
-            raise InputError(
-                f"ssl://{row.name}: the {published.algorithm} of what came from {row.url} is "
-                f"{found}, but {published.source} publishes {published.prefix}...; try again, and "
-                f"if it stays so the server's file is not the published one: {_WITHOUT_NETWORK}"
-            )
-    if known and (found := digest(path)) != known.sha256:
+def _checked(row: NamedWeights, path: Path, known: KnownFile | None, cache: Cache) -> str:
+    """The sha256 of a file that has the published hash and the one of its first download."""
+    published = row.published
+    digests = digests_of(path, "sha256", *([published.algorithm] if published else []))
+    if published and not digests[published.algorithm].startswith(published.prefix):
         raise InputError(
-            f"ssl://{row.name}: the sha256 of what came from {row.url} is {found}, but "
+            f"ssl://{row.name}: the {published.algorithm} of what came from {row.url} is "
+            f"{digests[published.algorithm]}, but {published.source} publishes "
+            f"{published.prefix}...; try again, and if it stays so the server's file is not the "
+            f"published one: {_WITHOUT_NETWORK}"
+        )
+    if known and digests["sha256"] != known.sha256:
+        raise InputError(
+            f"ssl://{row.name}: the sha256 of what came from {row.url} is {digests['sha256']}, but "
             f"{known.sha256} was recorded on {known.recorded}; if you trust the new file, delete "
             f'"{row.name}" from {cache.known_hashes} and try again'
         )
+    return digests["sha256"]

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_backbones.conversion.resnet import Architecture
+from ssl_backbones.modeling.architectures import Architecture
 from ssl_backbones.tools.convert_checkpoint import main
 
 MEMORY = 1 << 30

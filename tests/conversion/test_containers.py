@@ -13,7 +13,7 @@ import torch
 
 from ssl_backbones.conversion import convert
 from ssl_backbones.conversion.reading import read_checkpoint
-from ssl_backbones.conversion.resnet import Architecture, detectron2_name
+from ssl_backbones.modeling.architectures import Architecture, detectron2_name
 
 NARROW = Architecture("narrow", 50, stem_channels=2, res2_channels=8, bottleneck_channels=2)
 

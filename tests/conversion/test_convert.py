@@ -14,8 +14,8 @@ import torch
 
 from ssl_backbones import __version__
 from ssl_backbones.conversion import convert
-from ssl_backbones.conversion.resnet import detectron2_name
 from ssl_backbones.errors import InputError
+from ssl_backbones.modeling.architectures import detectron2_name
 
 FILES = {
     "moco_v1_file": ("moco", "moco", "torch-zip"),

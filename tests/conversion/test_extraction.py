@@ -8,10 +8,10 @@ import torch
 import torchvision
 
 from ssl_backbones.conversion.extraction import extract
-from ssl_backbones.conversion.layouts import identify
-from ssl_backbones.conversion.matching import covers, renamed
-from ssl_backbones.conversion.resnet import ARCHITECTURES
+from ssl_backbones.conversion.identification import identify
+from ssl_backbones.conversion.layouts import covers, renamed
 from ssl_backbones.errors import InputError
+from ssl_backbones.modeling.architectures import ARCHITECTURES
 
 SHAPES = next(row.shapes for row in ARCHITECTURES if row.name == "resnet50")
 ONE = np.float32(1)

@@ -18,10 +18,10 @@ from safetensors.numpy import load_file
 
 from ssl_backbones import get_config
 from ssl_backbones.conversion import convert
-from ssl_backbones.conversion.formats import FORMATS
-from ssl_backbones.conversion.resnet import ARCHITECTURES, detectron2_name
+from ssl_backbones.conversion.converting import FORMATS
 from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.errors import InputError
+from ssl_backbones.modeling.architectures import ARCHITECTURES, detectron2_name
 from ssl_backbones.modeling.resnet import build_resnet
 from ssl_backbones.weights.resolution import resolve
 

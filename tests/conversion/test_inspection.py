@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssl_backbones.conversion.containers.allow_list import Foreign
 from ssl_backbones.conversion.inspection import key_tree, lines
-from ssl_backbones.conversion.unpickling import Foreign
 
 
 def array(*shape: int) -> np.ndarray:

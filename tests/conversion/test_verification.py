@@ -1,203 +1,142 @@
-"""The proof passes a right conversion, and fails every wrong one that it is shown."""
+"""An existing file is proved again, whoever made it; and what is wrong with one is found."""
 
 from __future__ import annotations
+
+import pickle
 
 import numpy as np
 import pytest
 import torch
-import torchvision
-from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
-from ssl_backbones.conversion.resnet import ARCHITECTURES, closest, detectron2_name
-from ssl_backbones.conversion.verification import TOLERANCES, prove, torchvision_network
+from ssl_backbones.conversion import convert, verify
 from ssl_backbones.errors import InputError
-from ssl_backbones.modeling.resnet import build_resnet
+from ssl_backbones.modeling.architectures import Architecture, detectron2_name
 
-BY_NAME = {row.name: row for row in ARCHITECTURES}
-RESNET50 = BY_NAME["resnet50"]
-STAGES = ["res2", "res3", "res4", "res5"]
+NARROW = Architecture("narrow", 50, stem_channels=8, res2_channels=32, bottleneck_channels=8)
+
+
+def pretrained(seed: int) -> dict[str, np.ndarray]:
+    """A ResNet-50 with an eighth of the channels, under torchvision's names."""
+    generator = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in NARROW.shapes.items():
+        fan_in = np.prod(shape[1:], dtype=int)
+        values = generator.standard_normal(shape) * (2 / fan_in) ** 0.5
+        if len(shape) == 1:
+            values = generator.uniform(0.5, 1.5, shape)
+        tensors[name] = values.astype(np.float32)
+    return tensors
 
 
 @pytest.fixture
-def converted(source_tensors) -> dict[str, np.ndarray]:
-    return {detectron2_name(name): array for name, array in source_tensors.items()}
+def source(tmp_path):
+    """A MoCo file; its key encoder is another network."""
+    state = {}
+    for seed, encoder in enumerate(("encoder_q", "encoder_k")):
+        state |= {
+            f"module.{encoder}.{name}": torch.from_numpy(array)
+            for name, array in pretrained(seed).items()
+        }
+    torch.save({"epoch": 1, "state_dict": state}, tmp_path / "moco.pth.tar")
+    return tmp_path / "moco.pth.tar"
 
 
-def test_a_right_conversion_passes_by_a_wide_margin(source_tensors, converted):
-    proof = prove(source_tensors, converted, RESNET50)
-    assert {precision: list(stages) for precision, stages in proof.stages.items()} == {
-        "float64": STAGES,
-        "float32": STAGES,
-    }
-    exact = [difference.relative for difference in proof.stages["float64"].values()]
-    assert 0 < max(exact) < 1e-11  # not 0: other kernels, so that rounding is seen
-    assert all(difference.absolute == 0 for difference in proof.stages["float32"].values())
-    assert list(proof.controls) == [
-        "BGR statistics",
-        "one batch norm's statistics dropped",
-        "two batch norm tensors swapped",
-        "stride in the 1x1",
-    ]
-    assert min(proof.controls.values()) > 1e-2
-    assert proof.other_branch is None
-    assert proof.margin == pytest.approx(min(proof.controls.values()) / 1e-5)
-    assert proof.to_dict()["tolerances"] == TOLERANCES == {"float64": 1e-10, "float32": 1e-5}
+@pytest.fixture
+def write(tmp_path):
+    """A .pkl as somebody else's script writes one."""
+
+    def write(changes=(), **beside):
+        model = {detectron2_name(name): array for name, array in pretrained(0).items()}
+        model |= dict(changes)
+        content = {"model": model, "__author__": "somebody", "matching_heuristics": True, **beside}
+        path = tmp_path / "theirs.pkl"
+        path.write_bytes(pickle.dumps(content))
+        return path
+
+    return write
 
 
-def test_the_other_branch_is_scored_and_may_be_near(source_tensors, converted):
-    """A momentum copy ends near its model: that is told, and no reason to refuse."""
-    name = "res2.0.conv1.weight"
-    far = converted | {name: converted[name] * np.float32(2)}
-    late = "res5.2.conv3.norm.bias"
-    near = converted | {late: converted[late] * np.float32(1 + 2e-6)}
-    assert prove(source_tensors, converted, RESNET50, far).other_branch > 1e-2
-    assert 0 < prove(source_tensors, converted, RESNET50, near).other_branch < 1e-5
+def test_what_we_converted(source, tmp_path):
+    convert(source, tmp_path / "ours.pkl", verify=False)
+    found = verify(tmp_path / "ours.pkl", source)
+    assert found.tensors == 265
+    assert found.zero_variances == 0
+    assert found.channels == 26560 // 8  # of a ResNet-50's 26,560
+    assert found.same_file is True
+    assert found.proof.other_branch > 1e-2
+    assert found.provenance["method"] == "moco"
+    assert found.to_dict()["proof"]["margin"] > 100
 
 
-def trained(network: nn.Module) -> nn.Module:
-    """With the batch norm statistics of random images, in few of which a channel dies."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
-            module.momentum = None
-    with torch.no_grad():
-        network(torch.randn(2, 3, 64, 64))
-    return network.eval()
+def test_the_recorded_branch_is_compared(source, tmp_path):
+    """The provenance says that it is the key encoder; a reader need not."""
+    convert(source, tmp_path / "ours.pkl", branch="momentum", verify=False)
+    assert verify(tmp_path / "ours.pkl", source, proof=False).same_file is True
 
 
-def backbone_tensors(network: nn.Module) -> dict[str, np.ndarray]:
-    return {
-        name: tensor.numpy()
-        for name, tensor in network.state_dict().items()
-        if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
-    }
+def test_somebody_elses_file(source, write):
+    found = verify(write(), source)
+    assert found.provenance == {}
+    assert found.same_file is None
+    assert max(d.relative for d in found.proof.stages["float32"].values()) < 1e-6
 
 
-class SwavResNet(torchvision.models.ResNet):
-    """What src/resnet50.py of SwAV's repository changes in torchvision's network for resnet50w2.
-
-    All planes are doubled by `widen`, the stem's too, and the stem pads in a layer of its own.
-    """
-
-    def __init__(self):
-        super().__init__(torchvision.models.resnet.Bottleneck, [3, 4, 6, 3])
-        self.padding = nn.ConstantPad2d(1, 0.0)
-        self.inplanes = 128
-        self.conv1 = nn.Conv2d(3, 128, kernel_size=7, stride=2, padding=2, bias=False)
-        self.bn1 = nn.BatchNorm2d(128)
-        block = torchvision.models.resnet.Bottleneck
-        self.layer1 = self._make_layer(block, 128, 3)
-        self.layer2 = self._make_layer(block, 256, 4, stride=2)
-        self.layer3 = self._make_layer(block, 512, 6, stride=2)
-        self.layer4 = self._make_layer(block, 1024, 3, stride=2)
-        self.fc = nn.Linear(4096, 8)
-
-    def forward(self, images):
-        return super().forward(self.padding(images))
+def test_zero_variances_are_counted(write):
+    variance = np.ones(8, np.float32)
+    variance[:3] = 0
+    found = verify(write({"stem.conv1.norm.running_var": variance}), proof=False)
+    assert found.zero_variances == 3
 
 
-SOURCES = {
-    name: getattr(torchvision.models, name)
-    for name in ("resnet18", "resnet34", "resnet101", "resnet152", "wide_resnet50_2",
-                 "resnext50_32x4d")
-} | {"resnet50w2": SwavResNet}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_each_architecture_is_recognised_and_computes_what_its_own_class_does(name):
-    """Recognised by shapes alone; the features are those of the class that trains it."""
-    torch.manual_seed(0)
-    source = trained(SOURCES[name]())
-    tensors = backbone_tensors(source)
-    architecture, problems = closest({key: array.shape for key, array in tensors.items()})
-    assert (architecture.name, problems) == (name, {})
-
-    widths = {key: value for key, value in vars(architecture).items() if key in WIDTHS}
-    with torch.device("meta"):
-        network = build_resnet(**widths)
-    state = {detectron2_name(key): torch.from_numpy(array) for key, array in tensors.items()}
-    missing, unexpected = network.load_state_dict(state, strict=False, assign=True)
-    assert all(key.endswith("num_batches_tracked") for key in missing)
-    assert unexpected == []
-    layers = {f"layer{index}": stage for index, stage in enumerate(STAGES, 1)}
-    images = torch.randn(1, 3, 65, 98)
-    with torch.inference_mode():
-        expected = create_feature_extractor(source, layers)(images)
-        features = network.eval()(images)
-    for stage in STAGES:
-        largest = expected[stage].abs().max()
-        assert (features[stage] - expected[stage]).abs().max() <= 1e-5 * largest, stage
-
-
-WIDTHS = ("depth", "stem_channels", "res2_channels", "bottleneck_channels", "groups")
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
-def test_the_proof_of_other_architectures(name):
-    torch.manual_seed(0)
-    tensors = backbone_tensors(trained(SOURCES[name]()))
-    converted = {detectron2_name(key): array for key, array in tensors.items()}
-    proof = prove(tensors, converted, BY_NAME[name])
-    assert max(d.relative for stages in proof.stages.values() for d in stages.values()) < 1e-11
-    assert min(proof.controls.values()) > 1e-2
-    # Blocks of two 3x3 convolutions have no 1x1 to put the stride in.
-    assert ("stride in the 1x1" in proof.controls) == (name != "resnet18")
-
-
-@pytest.mark.parametrize("name", [name for name in BY_NAME if not name.startswith("resnet50w")])
-def test_the_sources_network_is_torchvisions(name):
-    """Layer by layer with widths, strides, padding and groups, as torchvision's constructor makes it."""
-    with torch.device("meta"):
-        expected = getattr(torchvision.models, name)()
-        expected.fc = nn.Identity()
-        assert str(torchvision_network(BY_NAME[name])) == str(expected)
-
-
-def swap(tensors: dict, one: str, other: str) -> dict:
-    return tensors | {one: tensors[other], other: tensors[one]}
+def spoilt(name: str, value: float, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    return {name: np.full(shape, value, np.float32)}
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("changes", "says"),
     [
-        lambda t: swap(t, "res5.2.conv1.norm.weight", "res5.2.conv1.norm.running_var"),
-        lambda t: swap(t, "res4.3.conv1.norm.bias", "res4.3.conv2.norm.bias"),
-        lambda t: swap(t, "res3.1.conv3.weight", "res3.2.conv3.weight"),
-        lambda t: t | {"res5.2.conv3.norm.running_mean": np.zeros(2048, np.float32)},
-        lambda t: t | {"res2.0.shortcut.norm.running_var": np.ones(256, np.float32)},
-        lambda t: t | {"stem.conv1.weight": np.ascontiguousarray(t["stem.conv1.weight"][:, ::-1])},
-        lambda t: t | {"res5.2.conv3.norm.bias": t["res5.2.conv3.norm.bias"] * np.float32(1.01)},
+        (spoilt("res2.0.conv1.weight", np.nan, (8, 8, 1, 1)), "res2.0.conv1.weight holds NaN"),
+        (spoilt("res3.0.conv1.norm.running_var", -1, (16,)), "holds negative variances"),
+        (spoilt("res3.0.conv1.norm.bias", 0, (17,)), r"has shape \(17,\) instead of \(16,\)"),
+        (
+            {
+                detectron2_name(name): np.full(shape, name.endswith("var"), np.float32)
+                for name, shape in NARROW.shapes.items()
+                if name.endswith(("running_mean", "running_var"))
+            },
+            "looks untrained",
+        ),
+        (
+            spoilt("res2.0.conv1.weight", 1, (8, 8, 1, 1)),
+            r"1 of 265 differ \(res2.0.conv1.weight\)",
+        ),
+        (
+            {detectron2_name(name): array for name, array in pretrained(1).items()},
+            "it is the source's other network: --branch",
+        ),
+        (
+            {
+                "stem.conv1.norm.bias": pretrained(0)["bn1.running_mean"],
+                "stem.conv1.norm.running_mean": pretrained(0)["bn1.bias"],
+            },
+            "2 of 265 differ",
+        ),
     ],
 )
-def test_wrong_conversions_are_refused(source_tensors, converted, spoil):
-    """Late layers, whose mistakes show least, the channel order, and one per cent on one tensor."""
-    with pytest.raises(InputError, match="failed the proof"):
-        prove(source_tensors, spoil(converted), RESNET50)
+def test_what_is_wrong_is_found(source, write, changes, says):
+    with pytest.raises(InputError, match=says) as refusal:
+        verify(write(changes), source)
+    assert "theirs.pkl" in str(refusal.value)
 
 
-def test_untrained_statistics_are_no_obstacle(source_tensors):
-    """Where a mistake would change nothing it is not counted, and the others still must show."""
-    source = dict(source_tensors)
-    source["bn1.running_mean"] = source["bn1.bias"] = np.zeros(64, np.float32)
-    source["bn1.running_var"] = np.ones(64, np.float32)
-    proof = prove(source, {detectron2_name(k): v for k, v in source.items()}, RESNET50)
-    assert proof.controls["one batch norm's statistics dropped"] is None
-    assert proof.controls["two batch norm tensors swapped"] is None
-    assert proof.controls["stride in the 1x1"] > 1e-2
+def test_an_altered_provenance_is_found(write):
+    architecture = {"name": "resnet50", "depth": 50}
+    with pytest.raises(InputError, match="its provenance says resnet50"):
+        verify(write(provenance={"architecture": architecture}), proof=False)
 
 
-@pytest.mark.parametrize("scale", [0, 2e38])
-def test_dead_and_exploded_networks_are_refused(source_tensors, scale):
-    source = source_tensors | {
-        name: source_tensors[name] * np.float32(scale) for name in ("bn1.weight", "bn1.bias")
-    }
-    if scale == 0:  # nothing comes through the stem, and nothing is added after it
-        source = {
-            name: array * np.float32(0) if name.endswith((".bias", "running_mean")) else array
-            for name, array in source.items()
-        }
-    converted = {detectron2_name(name): array for name, array in source.items()}
-    with pytest.raises(InputError, match="the training went wrong"):
-        prove(source, converted, RESNET50)
+def test_another_source_with_the_same_tensors_is_told(source, tmp_path):
+    convert(source, tmp_path / "ours.pkl", verify=False)
+    again = tmp_path / "again.pth.tar"
+    torch.save(torch.load(source) | {"epoch": 2}, again)
+    assert verify(tmp_path / "ours.pkl", again, proof=False).same_file is False

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from ssl_backbones.conversion.reading import read_checkpoint
-from ssl_backbones.conversion.resnet import detectron2_name
 from ssl_backbones.conversion.writing import write_detectron2
 from ssl_backbones.errors import InputError
+from ssl_backbones.modeling.architectures import detectron2_name
 
 PROVENANCE = {
     "source": "é.pth",

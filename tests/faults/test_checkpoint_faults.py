@@ -22,7 +22,7 @@ from running import (
 
 from ssl_backbones.engine.checkpoints import checkpoint_folder
 from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
-from ssl_backbones.engine.checkpoints.checksum import why_unusable
+from ssl_backbones.hashing import why_unusable
 
 FLIPS = 100
 

@@ -18,7 +18,7 @@ POINTS = {
     "after a step": (f"{TRAINER}.run_step", 10, "after"),
     "at an epoch's edge": (f"{TRAINER}.run_step", 6, "after"),
     "before a checkpoint": (f"{SAVE}.save", 2),
-    "in a checkpoint's write": ("ssl_backbones.engine.checkpoints.checksum:HashingFile.write", 700),
+    "in a checkpoint's write": ("ssl_backbones.hashing:HashingFile.write", 700),
     "before a checkpoint's rename": ("os:replace", 2, "before", ".pth'"),
     "before a checkpoint's checksum": (
         "ssl_backbones.engine.checkpoints.checkpointer:write_checksum",

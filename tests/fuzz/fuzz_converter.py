@@ -36,8 +36,8 @@ import torch
 
 from ssl_backbones.conversion import convert
 from ssl_backbones.conversion.reading import read_checkpoint
-from ssl_backbones.conversion.resnet import Architecture, detectron2_name
 from ssl_backbones.errors import InputError
+from ssl_backbones.modeling.architectures import Architecture, detectron2_name
 
 # As narrow as a ResNet can be: structure, not numbers, makes up the files.
 NETWORK = Architecture("narrow", 18, stem_channels=1, res2_channels=1)

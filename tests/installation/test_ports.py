@@ -9,8 +9,7 @@ import numpy
 import PIL.Image
 import pytest
 
-from ssl_backbones.errors import InputError
-from ssl_backbones.installation.errors import InstallationError
+from ssl_backbones.errors import InputError, InstallationError
 from ssl_backbones.installation.ports import port
 
 TOP = "pb1-detectron2-0.6/"

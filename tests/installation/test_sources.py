@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_backbones.errors import InputError
-from ssl_backbones.installation.errors import InstallationError
+from ssl_backbones.errors import InputError, InstallationError
 from ssl_backbones.installation.sources import read_location, read_pinned
 
 # The layout of upstream's repository, in small.

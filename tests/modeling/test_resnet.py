@@ -9,10 +9,10 @@ from detectron2.config import LazyCall, instantiate
 from detectron2.modeling.backbone import BasicStem, ResNet
 
 from ssl_backbones import get_config
-from ssl_backbones.conversion.resnet import ARCHITECTURES, detectron2_name
 from ssl_backbones.conversion.writing import write_backbone
 from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.errors import InputError
+from ssl_backbones.modeling.architectures import ARCHITECTURES, detectron2_name
 from ssl_backbones.modeling.freezing import find_resnet
 from ssl_backbones.modeling.resnet import build_resnet
 

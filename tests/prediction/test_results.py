@@ -6,7 +6,7 @@ from detectron2.structures import Boxes, Instances
 
 from ssl_backbones.prediction.classes import Classes
 from ssl_backbones.prediction.inputs import Source
-from ssl_backbones.prediction.reading import Item
+from ssl_backbones.prediction.items import Item
 from ssl_backbones.prediction.results import draw_detections
 
 # The first two of Detectron2's colours, (0.000, 0.447, 0.741) and (0.850, 0.325, 0.098) of 255.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torchvision
 
-from ssl_backbones.conversion.resnet import detectron2_name
 from ssl_backbones.fast.annotations.packed import PackedRecords
+from ssl_backbones.modeling.architectures import detectron2_name
 
 sys.path.append(str(Path(__file__).parents[2]))
 

@@ -14,9 +14,9 @@ import sys
 import pytest
 import torch
 
-from ssl_backbones.conversion.formats import FORMATS
-from ssl_backbones.conversion.registry import LAYOUTS
-from ssl_backbones.conversion.resnet import Architecture
+from ssl_backbones.conversion.converting import FORMATS
+from ssl_backbones.conversion.layouts import LAYOUTS
+from ssl_backbones.modeling.architectures import Architecture
 
 TOOL = "tools/convert_checkpoint.py"
 

@@ -7,22 +7,21 @@ import json
 import pickle
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ssl_backbones import hashing
+from ssl_backbones.engine.config import load_config
+from ssl_backbones.engine.launching.world import World
+from ssl_backbones.engine.start import settle
 from ssl_backbones.errors import InputError
 from ssl_backbones.weights.cache import Cache
-from ssl_backbones.weights.resolution import (
-    NAMED_WEIGHTS,
-    NamedWeights,
-    PublishedHash,
-    SSLWeightsHandler,
-    register_handler,
-    resolve,
-)
+from ssl_backbones.weights.names import NAMED_WEIGHTS, NamedWeights, PublishedHash
+from ssl_backbones.weights.resolution import SSLWeightsHandler, register_handler, resolve
 
 PAGE = "https://example.org/README.md"
 
@@ -268,6 +267,49 @@ def test_a_raw_file_is_converted_once(moco_file, filled_cache, tmp_path):
     made = copies[0].stat().st_ino
     assert [resolve(str(moco_file)), resolve(str(other))] == [str(copies[0])] * 2
     assert copies[0].stat().st_ino == made and len(copies) == 1
+
+
+def test_a_start_reads_a_raw_file_through_once(moco_file, cache, digits, tmp_path, monkeypatch):
+    """To hash it: whether it is there converted already or not, its sha256 is found out once for all."""
+    hashed = []
+    read = hashing._read
+    monkeypatch.setattr(
+        hashing, "_read", lambda path, take: hashed.append(str(path)) or read(path, take)
+    )
+    for start in ("converting", "finding"):
+        overrides = [
+            "train.device=cpu",
+            f"train.output_dir={tmp_path / start}",
+            "dataloader.train.dataset.names=digits_train",
+            "dataloader.test.dataset.names=digits_test",
+            "model.roi_heads.num_classes=10",
+            f"train.init_checkpoint={moco_file}",
+        ]
+        cfg = load_config("moco_1x", overrides)
+        hashed.clear()
+        started = settle(cfg, World(), Namespace(eval_only=False, resume=False))
+        sha256 = hashlib.sha256(moco_file.read_bytes()).hexdigest()
+        assert started.provenance["source_sha256"] == sha256
+        assert cfg.train.init_checkpoint == str(cache.converted(sha256))
+        hashed.pop()  # by the line above
+        assert hashed.count(str(moco_file)) == 1
+        assert hashed.count(cfg.train.init_checkpoint) == 1
+
+
+def test_a_download_is_read_through_once(site, moco_file, cache, monkeypatch):
+    """For the published MD5, the sha256 to record and the one in the provenance alike."""
+    site.body = moco_file.read_bytes()
+    hashed = []
+    read = hashing._read
+    monkeypatch.setattr(
+        hashing, "_read", lambda path, take: hashed.append(Path(path).name) or read(path, take)
+    )
+    handler = serve(site, hashlib.md5(site.body).hexdigest())
+    copy = Path(handler._get_local_path("ssl://test"))
+    assert hashed == ["weights.pth.tar.part", copy.name]
+    sha256 = hashlib.sha256(site.body).hexdigest()
+    assert pickle.loads(copy.read_bytes())["provenance"]["source_sha256"] == sha256  # our own file
+    assert cache.known("test").sha256 == sha256
 
 
 def test_a_converted_file_is_returned_as_it_is_under_any_name(filled_cache, tmp_path, monkeypatch):

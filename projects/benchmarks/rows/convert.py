@@ -64,12 +64,12 @@ def check_equal(stock: dict[str, Any], ours: dict[str, Any]) -> None:
 
 def _hashing(source: Path) -> tuple[str, float]:
     """Whoever states what was converted has read and hashed it."""
-    from ssl_backbones.weights.cache import digest
+    from ssl_backbones.hashing import digest_of
 
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        digest(source)
+        digest_of(source)
         seconds.append(time.perf_counter() - start)
     return "the sha256 of the source, which stands in the converted file", statistics.median(
         seconds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections import Counter
@@ -16,6 +15,7 @@ from detectron2.utils.file_io import PathManager
 from ...errors import InputError
 from ...fast.annotations.coco_json import KNOWN_FAULTY, collector_paused, parse_json
 from ...fast.annotations.packed_cache import AnnotationCache
+from ...hashing import fingerprint_of
 from .voc import check_voc, voc_files
 
 _CHECKS = 4
@@ -82,7 +82,7 @@ def check_annotations(name: str, *, evaluated: bool = False) -> None:
 
 def _key(sha256: str, facts: list[Any]) -> str:
     """SHA-256 of a file's content and of what the dataset is registered with."""
-    return hashlib.sha256(json.dumps([sha256, *facts]).encode()).hexdigest()
+    return fingerprint_of([sha256, *facts])
 
 
 def _image_folder(root: str | os.PathLike | None) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from detectron2.utils.file_io import PathManager
 from ...errors import InputError
 from ...fast.annotations.coco_json import collector_paused, parse_json
 from ...fast.annotations.packed_cache import AnnotationCache
+from ...hashing import fingerprint_of
 from .voc import listed, voc_files
 
 logger = logging.getLogger("detectron2")
@@ -96,7 +95,7 @@ def _check_images(train: str, test: str) -> None:
     cache = AnnotationCache()
     try:
         facts = [[one.root, cache.sha256(str(one.source))] for one in (ours, theirs)]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        key = fingerprint_of(facts)
         if cache.is_checked(key, _CHECKS):
             return
         both = ours.paths() & theirs.paths()

@@ -10,8 +10,7 @@ import shutil
 
 from ...errors import InputError
 from ...files import write_atomically
-from ...hashing import sha256_of
-from .checksum import beside, why_unusable, write_checksum
+from ...hashing import checksum_beside, sha256_of, why_unusable, write_checksum
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def newest(folder: str) -> str | None:
     candidates = older if named is None else [named, *(path for path in older if path != named)]
     if named is None:
         logger.warning(f"{folder} has checkpoints and no last_checkpoint: the newest is taken")
-    elif not any(map(os.path.exists, map(beside, candidates))):
+    elif not any(map(os.path.exists, map(checksum_beside, candidates))):
         # A folder of Detectron2's own trainer, which keeps no checksums.
         return named
     elif named in older:
@@ -79,7 +78,7 @@ def keep_newest(folder: str, count: int | None, newest: str) -> None:
         paths = paths[: paths.index(written) + 1]
     for path in paths[:-count] if count else ():
         # The checksum first: a checkpoint without one is never taken for a good one.
-        remove(beside(path))
+        remove(checksum_beside(path))
         remove(path)
 
 

@@ -16,9 +16,9 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from ...conversion.reading import read_checkpoint
 from ...errors import InputError
 from ...files import write_atomically
+from ...hashing import HashingFile, checksum_beside, write_checksum
 from ...modeling.freezing import find_res5, find_resnet
 from .checkpoint_folder import remove
-from .checksum import HashingFile, beside, write_checksum
 
 # Counts batches for a running average that nobody reads; stripped by converters, absent in FrozenBatchNorm2d.
 _COUNTER = "num_batches_tracked"
@@ -85,7 +85,7 @@ class StrictCheckpointer(DetectionCheckpointer):
                 raise error.__context__ or error from None
             digest = hashing.hexdigest()
             # Only now is the old file done with; its checksum beside new content would look like damage.
-            remove(beside(path))
+            remove(checksum_beside(path))
 
         write_atomically(path, write)
         write_checksum(path, digest)

@@ -10,9 +10,9 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ...errors import InputError
+from ...hashing import why_unusable
 from ..checkpoints.checkpoint_folder import copy, keep_newest, remove_unfinished
 from ..checkpoints.checkpointer import StrictCheckpointer
-from ..checkpoints.checksum import why_unusable
 from .evaluations import evaluation_due
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError
-from ...files import write_atomically
-from ...weights.cache import Cache, digest
+from ...files import cache_folder, cache_lock, write_atomically
+from ...hashing import digest_of
 from .coco_json import KNOWN_FAULTY, Facts, collector_paused, parse_records
 from .packed import FORMAT, PackedRecords, pack
 
@@ -61,9 +61,9 @@ class AnnotationCache:
     What is damaged counts as absent and is made anew. What is complete is read without writing.
     """
 
-    def __init__(self, cache: Cache | None = None):
-        self._cache = Cache.from_environment() if cache is None else cache
-        self.folder = self._cache.folder / "annotations"
+    def __init__(self):
+        self._cache = cache_folder()
+        self.folder = self._cache / "annotations"
 
     def packed(self, path: str) -> Packed:
         """The records of a COCO file, relative to any folder of images, and what is to be said of it.
@@ -79,7 +79,7 @@ class AnnotationCache:
         folder = self.folder / f"{sha256[:16]}-{FORMAT}{suffix}"
         if opened := _open(folder, sha256):
             return opened
-        with self._cache.lock(folder.name):
+        with cache_lock(self._cache, folder.name):
             opened = _open(folder, sha256)  # another process may have made it while we waited
             if opened is None:
                 self._make(folder, path, sha256)
@@ -100,7 +100,7 @@ class AnnotationCache:
                 return remembered["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # not hashed before, or by a process that was cut off
-        sha256 = digest(path)
+        sha256 = digest_of(path)
         if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED:
             self._remember(memory, json.dumps({"signature": signature, "sha256": sha256}))
         return sha256

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_backbones.conversion import layouts
+from ssl_backbones.conversion import identification
 from ssl_backbones.conversion.extraction import Backbone, extract
-from ssl_backbones.conversion.layouts import LAYOUTS, SELFSUP_NAMES, Identified, identify
+from ssl_backbones.conversion.identification import SELFSUP_NAMES, Identified, identify
+from ssl_backbones.conversion.layouts import LAYOUTS, Layout
 from ssl_backbones.conversion.reading import read_checkpoint
-from ssl_backbones.conversion.registry import Layout
 from ssl_backbones.errors import InputError
 
 ROWS = {row.name: row for row in LAYOUTS}
@@ -89,7 +89,7 @@ def test_a_broken_row_is_noticed(samples, as_arrays, expected, monkeypatch):
         content = as_arrays(sample.build())
         for way, spoilt in broken(ROWS[name]).items():
             rows = tuple(spoilt if row.name == name else row for row in LAYOUTS)
-            monkeypatch.setattr(layouts, "LAYOUTS", rows)
+            monkeypatch.setattr(identification, "LAYOUTS", rows)
             with contextlib.suppress(AssertionError, InputError):
                 for branch, start in sample.branches.items():
                     found = identify(content, branch=branch)
@@ -147,7 +147,7 @@ def test_the_guides_new_method_works(names_of_examples, as_arrays, expected, mon
     content = as_arrays(names_of_examples["built"]())
     with pytest.raises(InputError, match="--prefix 'model/trunk"):
         identify(content)
-    monkeypatch.setattr(layouts, "LAYOUTS", (*LAYOUTS, layout))
+    monkeypatch.setattr(identification, "LAYOUTS", (*LAYOUTS, layout))
     found = identify(content)
     assert found.method == "simlong"
     check(found, expected(1000))

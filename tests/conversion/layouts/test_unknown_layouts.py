@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from ssl_backbones.conversion.extraction import extract
-from ssl_backbones.conversion.layouts import identify
+from ssl_backbones.conversion.identification import identify
 from ssl_backbones.errors import InputError
 
 

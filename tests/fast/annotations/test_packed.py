@@ -275,8 +275,8 @@ def test_a_hash_is_remembered_once_the_file_has_settled(tmp_path, monkeypatch):
     path = str(written(tmp_path / "some.json", plain()))
     cache = AnnotationCache()
     calls = []
-    digest = annotation_cache.digest
-    monkeypatch.setattr(annotation_cache, "digest", lambda p: calls.append(p) or digest(p))
+    digest = annotation_cache.digest_of
+    monkeypatch.setattr(annotation_cache, "digest_of", lambda p: calls.append(p) or digest(p))
     # Just written: a change within the same tick of the clock would not show.
     assert cache.sha256(path) == cache.sha256(path) == digest(path) and len(calls) == 2
     monkeypatch.setattr(annotation_cache, "_SETTLED", -1)
@@ -293,7 +293,7 @@ def test_content_that_comes_between_hash_and_reading_is_not_taken_for_the_old(
     stock = repr(get_detection_dataset_dicts(name))
     other = plain()
     other["images"][1]["height"] = 5
-    digest = annotation_cache.digest
+    digest = annotation_cache.digest_of
 
     def changing(file):
         found = digest(file)
@@ -303,7 +303,7 @@ def test_content_that_comes_between_hash_and_reading_is_not_taken_for_the_old(
 
     with monkeypatch.context() as patched:
         if moment == "after":
-            patched.setattr(annotation_cache, "digest", changing)
+            patched.setattr(annotation_cache, "digest_of", changing)
         else:
             changing(path)
         assert packed_detection_dataset(name)[0]["height"] == 5

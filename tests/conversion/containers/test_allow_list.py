@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_backbones.conversion.foreign_types import FOREIGN_TYPES
+from ssl_backbones.conversion.containers.allow_list import FOREIGN_TYPES, Foreign
 from ssl_backbones.conversion.reading import read_checkpoint
-from ssl_backbones.conversion.unpickling import Foreign
 from ssl_backbones.errors import InputError
 
 WEIGHTS = torch.arange(6.0).reshape(2, 3)

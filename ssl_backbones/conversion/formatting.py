@@ -1,4 +1,4 @@
-"""What a person reads of a conversion, an inspection, a verification and the registry."""
+"""What a person reads of a conversion, an inspection, a verification and the layouts."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from .resnet import WIDTHS, config_line
+from ..errors import shown
+from ..modeling.architectures import WIDTHS, config_line
 
 if TYPE_CHECKING:
     from ..errors import InputError
-    from .checking import Verification
     from .converting import ConversionReport
     from .inspection import Inspection
-    from .registry import Layout
-    from .verification import Proof
+    from .layouts import Layout
+    from .proof import Proof
+    from .verification import Verification
 
 _CONFIGS = {"moco": "configs/moco_1x.py", "swav": "configs/swav_1x.py"}
 
 
-def conversion(report: ConversionReport) -> Table:
+def format_conversion(report: ConversionReport) -> Table:
     """What was taken from where, and what was left out and why."""
     table = _facts()
     origin = report.provenance
@@ -39,7 +40,7 @@ def conversion(report: ConversionReport) -> Table:
     return table
 
 
-def proof(found: Proof) -> Table:
+def format_proof(found: Proof) -> Table:
     """Right and wrong conversions in one column, so that the margin is seen."""
     table = _table("same input through torchvision and Detectron2", "relative", "absolute")
     for precision, stages in found.stages.items():
@@ -51,8 +52,8 @@ def proof(found: Proof) -> Table:
             )
         table.add_row(f"allowed in {precision}", f"{found.tolerances[precision]:.1e}")
     for name, score in found.controls.items():
-        shown = f"{score:.1e}" if score is not None else "no change"
-        table.add_row(f"wrong on purpose: {name}", shown)
+        effect = f"{score:.1e}" if score is not None else "no change"
+        table.add_row(f"wrong on purpose: {name}", effect)
     if found.other_branch is not None:
         table.add_row("the file's other network", f"{found.other_branch:.1e}")
     if found.margin is not None:
@@ -60,7 +61,7 @@ def proof(found: Proof) -> Table:
     return table
 
 
-def next_step(report: ConversionReport) -> str:
+def format_next_step(report: ConversionReport) -> str:
     """What to do with a result, as a line that follows "next: "."""
     path = report.destination
     if report.format == "torchvision":
@@ -77,7 +78,7 @@ def next_step(report: ConversionReport) -> str:
     return f"{step}\nwith, in the config: {config_line(architecture)}"
 
 
-def batch(outcomes: Iterable[tuple[str, ConversionReport | InputError]]) -> Table:
+def format_batch(outcomes: Iterable[tuple[str, ConversionReport | InputError]]) -> Table:
     """A row a file: what it is and where it went, or why it was refused."""
     table = _table("source", "method", "architecture", "result")
     for source, outcome in outcomes:
@@ -91,10 +92,8 @@ def batch(outcomes: Iterable[tuple[str, ConversionReport | InputError]]) -> Tabl
     return table
 
 
-def inspection(found: Inspection) -> Table:
+def format_inspection(found: Inspection) -> Table:
     """What a file is, and what a conversion would make of it."""
-    from .unpickling import shown  # numpy comes with it, which the registry's table can do without
-
     table = _facts()
     table.add_row("file", f"{found.path} ({found.size / 1e6:,.1f} MB)")
     table.add_row("sha256", found.sha256)
@@ -114,7 +113,7 @@ def inspection(found: Inspection) -> Table:
     return table
 
 
-def keys(lines: Iterable[tuple[str, str]]) -> Table:
+def format_keys(lines: Iterable[tuple[str, str]]) -> Table:
     """The tree of keys."""
     table = _table("keys", "holds")
     for name, text in lines:
@@ -122,13 +121,11 @@ def keys(lines: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def verification(found: Verification) -> Table:
+def format_verification(found: Verification) -> Table:
     """What was checked in a file and found right."""
-    from .unpickling import shown
-
     table = _facts()
     table.add_row("file", found.path)
-    table.add_row("architecture", _in_words(found.architecture))
+    table.add_row("architecture", _format_architecture(found.architecture))
     table.add_row("complete", f"{found.tensors} tensors, all there, of the right shape and finite")
     table.add_row(
         "batch norms",
@@ -144,7 +141,7 @@ def verification(found: Verification) -> Table:
     return table
 
 
-def registry(layouts: Sequence[Layout]) -> Table:
+def format_layouts(layouts: Sequence[Layout]) -> Table:
     """A row a layout: its name, what it is asked for with and what is kept; methods and source."""
     table = Table(box=box.SIMPLE, show_lines=True)
     table.add_column("layout, --selfsup, prefix kept", overflow="fold")
@@ -161,7 +158,7 @@ def registry(layouts: Sequence[Layout]) -> Table:
 def _add_origin(table: Table, origin: Mapping[str, object]) -> None:
     branch = f", {origin['branch']} network" if origin["branch"] else ""
     table.add_row("method", f"{origin['method']} (layout {origin['layout']}{branch})")
-    table.add_row("architecture", _in_words(origin["architecture"]))
+    table.add_row("architecture", _format_architecture(origin["architecture"]))
     convention = origin["input"]
     if isinstance(convention, Mapping):
         mean, std = (
@@ -176,11 +173,11 @@ def _add_left_out(table: Table, dropped: Mapping[str, str], unknown: Sequence[st
     for reason, count in Counter(dropped.values()).items():
         table.add_row("dropped", f"{count}: {reason}")
     if unknown:
-        shown = ", ".join(map(repr, unknown[:3])) + ("..." if unknown[3:] else "")
-        table.add_row("left out", f"{len(unknown)} unknown outside the backbone: {shown}")
+        first = ", ".join(map(repr, unknown[:3])) + ("..." if unknown[3:] else "")
+        table.add_row("left out", f"{len(unknown)} unknown outside the backbone: {first}")
 
 
-def _in_words(architecture: Mapping[str, object]) -> str:
+def _format_architecture(architecture: Mapping[str, object]) -> str:
     """The name, and the widths where the name is not the best known one's."""
     name = str(architecture["name"])
     if name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152") or " " in name:

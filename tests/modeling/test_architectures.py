@@ -6,7 +6,8 @@ import pytest
 import torch
 import torchvision
 
-from ssl_backbones.conversion.resnet import (
+from ssl_backbones.errors import InputError
+from ssl_backbones.modeling.architectures import (
     ARCHITECTURES,
     Architecture,
     closest,
@@ -14,7 +15,6 @@ from ssl_backbones.conversion.resnet import (
     detectron2_name,
     torchvision_name,
 )
-from ssl_backbones.errors import InputError
 
 BY_NAME = {architecture.name: architecture for architecture in ARCHITECTURES}
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .arrays import flat_array, itemsize
-from .unpickling import MAX_ELEMENTS, Refused, shown
+from ...errors import shown
+from . import MAX_ELEMENTS, Refused, flat_array, itemsize
 
 # About 20 times what a ResNet-152 with two networks needs. The format itself allows 100 MB, which a
 # hostile header unfolds into gigabytes of Python's objects.

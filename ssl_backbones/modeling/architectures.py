@@ -1,7 +1,7 @@
-"""What a ResNet holds: tensor names and shapes, computed from its depth and widths.
+"""What a ResNet holds: tensor names, torchvision's and Detectron2's, and shapes, by its depth and widths.
 
 Which of them a file holds is read from its tensors. What only looks like one of them, such as a
-network with another stem, is refused by the name of what it is.
+network with another stem, is refused by the name of what it is. Nothing here needs torch.
 """
 
 from __future__ import annotations

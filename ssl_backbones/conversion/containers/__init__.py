@@ -1,8 +1,18 @@
-"""Flat arrays over a file's bytes, in the data types that tensors have."""
+"""What a file may be packed as, a module a container, and what their readers share.
+
+Nothing in a file is run: the reader of pickles is a small machine (`unpickling`) over an allow-list of
+names (`allow_list`). Tensors become arrays over the mapped file.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+
+MAX_ELEMENTS = 1 << 40  # of one array: far above any tensor, far below what overflows an index
+
+
+class Refused(ValueError):
+    """What the file is or asks for that is not read, as a clause that follows the file's name."""
 
 
 def itemsize(dtype: str) -> int:
