@@ -46,7 +46,7 @@ def pytest_unconfigure():
 @pytest.fixture(scope="session")
 def digits() -> Path:
     """The embedded digits dataset in miniature: 12 scenes to train on, 6 to test on, of 64 x 64 pixels."""
-    from ssl_backbones.data.digits import write_digits
+    from ssl_backbones.data.digits.digits_dataset import write_digits
 
     root = TEMPORARY / "datasets" / "digits"
     write_digits(root, num_train=12, num_test=6, size=64, seed=0)
@@ -59,7 +59,7 @@ def miniatures() -> Path:
 
     Of VOC2007, VOC2012 and COCO 12 pictures to train on; of VOC2007 and COCO 6 to test on; 64 pixels long.
     """
-    from ssl_backbones.data.miniatures import write_miniatures
+    from ssl_backbones.data.digits.miniatures import write_miniatures
 
     root = TEMPORARY / "datasets"
     write_miniatures(root, num_train=12, num_test=6, size=64, seed=0)

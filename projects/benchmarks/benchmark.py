@@ -20,9 +20,8 @@ if __name__ == "__main__":
     # In place of this folder, whose profile.py would hide Python's own.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from projects.benchmarks import catalog, measuring, results
-from projects.benchmarks.machine import circumstances, file_stem, machine
-from projects.benchmarks.row import Row
+from projects.benchmarks import measuring, results
+from projects.benchmarks.row import Row, UnknownRowError, all_rows, select
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -63,10 +62,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
-    every = catalog.all_rows()
+    every = all_rows()
     try:
-        rows = catalog.select(options.row, every)
-    except catalog.UnknownRowError as error:
+        rows = select(options.row, every)
+    except UnknownRowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if options.list:
@@ -96,12 +95,12 @@ def measure_all(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    kind = machine()
+    kind = results.machine()
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=len(rows))
         for row in rows:
-            before = circumstances()
+            before = results.circumstances()
             result = in_own_process(
                 row,
                 options,
@@ -109,7 +108,7 @@ def measure_all(
             )
             measured[row.name] = results.record(row, result, before)
             if folder is not None:
-                path = folder / f"{file_stem(kind)}.json"
+                path = folder / f"{results.file_stem(kind)}.json"
                 order = [each.name for each in every]
                 results.write(path, results.merge(path, kind, measured, order))
             progress.advance(task)

@@ -21,8 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import catalog
-from .row import Comparison, Disagreement, Row
+from .row import Comparison, Disagreement, Row, all_rows
 
 MET, MUST_MET, SHORT, NO_GOAL = "met", "must met", "falls short", "no goal"
 DIFFERENT, FAILED, NOT_RUN = "results differ", "failed", "not run"
@@ -133,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--report", type=int, required=True, metavar="FD")
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args(argv)
-    (row,) = (row for row in catalog.all_rows() if row.name == options.name)
+    (row,) = (row for row in all_rows() if row.name == options.name)
     with os.fdopen(options.report, "w", buffering=1) as report:
 
         def tell(**event: Any) -> None:

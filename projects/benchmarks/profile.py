@@ -13,7 +13,7 @@ if __name__ == "__main__":
     # In place of this folder, in which Python's own cProfile would find this file for its `profile`.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from projects.benchmarks import catalog
+from projects.benchmarks.row import UnknownRowError, all_rows, select
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -34,8 +34,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
     try:
-        rows = catalog.select([options.row], catalog.all_rows())
-    except catalog.UnknownRowError as error:
+        rows = select([options.row], all_rows())
+    except UnknownRowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:

@@ -37,13 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Make the dataset unless it is there already."""
     from rich.progress import Progress
 
-    from ssl_backbones.data import digits, digits_root
+    from ssl_backbones.data import digits_root
+    from ssl_backbones.data.digits.digits_dataset import describe, read_info, write_digits
     from ssl_backbones.errors import InputError
 
     root = arguments.root or digits_root()
     asked = {name: getattr(arguments, name) for name in ("num_train", "num_test", "size", "seed")}
-    found = digits.read_info(root)
-    if found == digits.describe(**asked) and not arguments.force:
+    found = read_info(root)
+    if found == describe(**asked) and not arguments.force:
         print(f"the digits dataset is in {root} already")
         return 0
     if found and not arguments.force:
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     with Progress(transient=True) as progress:
         task = progress.add_task("making scenes", total=arguments.num_train + arguments.num_test)
-        counts = digits.write_digits(root, **asked, on_scene=lambda: progress.advance(task))
+        counts = write_digits(root, **asked, on_scene=lambda: progress.advance(task))
     for split, scenes in (("train", arguments.num_train), ("test", arguments.num_test)):
         print(f"digits_{split}: {scenes} scenes with {counts[split]} digits")
     print(f"digits dataset: {root}\nnext: python projects/digits/pretrain.py")

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from ssl_backbones.data import datasets_root
-    from ssl_backbones.data.miniatures import count_scenes, write_miniatures
+    from ssl_backbones.data.digits.miniatures import count_scenes, write_miniatures
 
     root = arguments.root or datasets_root()
     formats = [name for name in FORMATS if name in arguments.formats]

@@ -104,7 +104,7 @@ def load_views(arguments: argparse.Namespace) -> torch.utils.data.DataLoader:
     from rich.progress import track
     from torch.utils.data import DataLoader
 
-    from ssl_backbones.data.digits import pretraining_scenes
+    from ssl_backbones.data.digits.digit_scenes import pretraining_scenes
 
     num = min(arguments.num_crops, arguments.iterations * arguments.batch_size)
     # Half as large again as the views, so that a random resized crop still has something to choose.

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 
 from projects.digits import pretrain as digits
-from ssl_backbones.data.digits import Scene
+from ssl_backbones.data.digits.digit_scenes import Scene
 
 WIDTH = 512  # of ResNet-18's features
 PROTOTYPES = 32  # SwAV's 3,000 are meant for batches of thousands

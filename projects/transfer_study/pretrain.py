@@ -81,7 +81,7 @@ def load_batches(arguments: argparse.Namespace, network: nn.Module) -> torch.uti
     from rich.progress import track
 
     from projects.transfer_study import methods
-    from ssl_backbones.data.digits import pretraining_scenes
+    from ssl_backbones.data.digits.digit_scenes import pretraining_scenes
 
     num = min(arguments.num_scenes, arguments.iterations * arguments.batch_size)
     # Half as large again as the views, so that a random resized crop still has something to choose.

@@ -23,7 +23,7 @@ def digits_root() -> Path:
 
 
 def register_digits(root: str | os.PathLike, prefix: str = "digits") -> None:
-    """Register `{prefix}_train` and `{prefix}_test`, made by `digits.write_digits` in `root`.
+    """Register `{prefix}_train` and `{prefix}_test`, made by `digits.digits_dataset.write_digits` in `root`.
 
     Nothing is read: the files may be made later, and the metadata's `made_by` says with what command.
     """

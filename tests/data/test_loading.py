@@ -22,8 +22,7 @@ from detectron2.data.samplers import (
 from omegaconf import OmegaConf
 from torch.utils.data import IterableDataset
 
-from ssl_backbones.data.foreign import ForeignLoader
-from ssl_backbones.data.loading import TrainLoader, build_train_loader
+from ssl_backbones.data.loading import ForeignLoader, TrainLoader, build_train_loader
 from ssl_backbones.errors import InputError
 
 

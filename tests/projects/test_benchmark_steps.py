@@ -12,7 +12,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from projects.benchmarks import worker
+from projects.benchmarks import processes
 from projects.benchmarks.row import Disagreement
 from projects.benchmarks.rows import gpu, inference, step
 
@@ -68,20 +68,20 @@ def test_a_kernel_without_the_gradient_of_later_channels_is_found(tmp_path, monk
 
 @pytest.mark.parametrize(
     "name, stock",
-    [("step", {}), ("step-same-allocator", worker.ALLOCATOR), ("step-recipe", {})],
+    [("step", {}), ("step-same-allocator", processes.ALLOCATOR), ("step-recipe", {})],
 )
 def test_which_side_of_a_step_has_the_allocator_setting(tmp_path, monkeypatch, name, stock):
     started = []
     monkeypatch.setattr(step, "side", lambda make, environment: started.append(environment))
     (row,) = (row for row in step.ROWS if row.name == name)
     comparison = row.prepare(tmp_path, False)
-    assert started == [stock, worker.ALLOCATOR]
+    assert started == [stock, processes.ALLOCATOR]
     assert ("allocator" in comparison.opponent) == bool(stock)
 
 
 def test_the_allocator_setting_is_the_documented_one():
     text = (Path(__file__).parents[2] / "docs/speed.md").read_text()
-    assert f"GLIBC_TUNABLES={worker.ALLOCATOR['GLIBC_TUNABLES']} " in text
+    assert f"GLIBC_TUNABLES={processes.ALLOCATOR['GLIBC_TUNABLES']} " in text
 
 
 def test_other_instances_are_found():
@@ -121,32 +121,32 @@ def test_the_gpu_row_runs_on_a_cpu_too():
 
 def test_a_side_with_another_environment_is_another_process(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    here = worker.side(make_report, {})
-    there = worker.side(make_report, worker.ALLOCATOR)
+    here = processes.side(make_report, {})
+    there = processes.side(make_report, processes.ALLOCATOR)
     assert here() == (os.getpid(), None)
     pid, tunables = there()
     assert pid != os.getpid()
-    assert tunables == worker.ALLOCATOR["GLIBC_TUNABLES"]
+    assert tunables == processes.ALLOCATOR["GLIBC_TUNABLES"]
     assert there()[0] == pid
     assert "GLIBC_TUNABLES" not in os.environ
 
 
 def test_with_that_environment_it_is_this_process(monkeypatch):
-    monkeypatch.setenv("GLIBC_TUNABLES", worker.ALLOCATOR["GLIBC_TUNABLES"])
-    assert worker.side(make_report, worker.ALLOCATOR)()[0] == os.getpid()
-    pid, tunables = worker.side(make_report, {})()
+    monkeypatch.setenv("GLIBC_TUNABLES", processes.ALLOCATOR["GLIBC_TUNABLES"])
+    assert processes.side(make_report, processes.ALLOCATOR)()[0] == os.getpid()
+    pid, tunables = processes.side(make_report, {})()
     assert pid != os.getpid() and tunables is None
 
 
 def test_what_fails_in_another_process_fails_here():
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        worker.Worker(partial(divmod, 1, 0), {})
+        processes.Worker(partial(divmod, 1, 0), {})
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        worker.Worker(partial(partial, divmod, 1, 0), {})()
+        processes.Worker(partial(partial, divmod, 1, 0), {})()
 
 
 def test_arguments_reach_another_process():
-    assert worker.Worker(partial(partial, divmod), {})(7, 2) == (3, 1)
+    assert processes.Worker(partial(partial, divmod), {})(7, 2) == (3, 1)
 
 
 def make_report():

@@ -14,9 +14,8 @@ CHECKOUT = Path(__file__).parents[2]
 # Last: nothing that is installed gets another meaning.
 sys.path.append(str(CHECKOUT))
 
-from projects.benchmarks import catalog, measuring, processes, results  # noqa: E402
-from projects.benchmarks.machine import circumstances, file_stem, machine  # noqa: E402
-from projects.benchmarks.row import Comparison, Disagreement, Row  # noqa: E402
+from projects.benchmarks import measuring, processes, results  # noqa: E402
+from projects.benchmarks.row import Comparison, Disagreement, Row, all_rows, select  # noqa: E402
 
 ROWS = """
 import os
@@ -96,9 +95,9 @@ def test_a_row_with_a_wrong_result_fails_and_the_others_are_measured(copied):
 
 def test_one_row_replaces_itself_alone(copied):
     copied.results.mkdir(exist_ok=True)
-    file = copied.results / f"{file_stem(machine())}.json"
+    file = copied.results / f"{results.file_stem(results.machine())}.json"
     old = {"verdict": "old", "reason": "so", "what": "", "same": "", "goal": None, "must": None}
-    old |= {"absolute": False, "unit": "s", **circumstances()}
+    old |= {"absolute": False, "unit": "s", **results.circumstances()}
     file.write_text(json.dumps({"rows": {"wrong": old, "right-too": old, "no row any more": old}}))
     done = copied("benchmark.py", "--row", "right", "--row", "elsew", "--repeats", "1")
     assert done.returncode == 0, done.stderr
@@ -221,8 +220,8 @@ def test_a_process_is_measured_without_the_memory_of_the_one_that_starts_it():
     assert failure.value.returncode == 4 and failure.value.output == "half\n"
 
 
-@pytest.mark.parametrize("name", [row.name for row in catalog.all_rows() if not row.long])
+@pytest.mark.parametrize("name", [row.name for row in all_rows() if not row.long])
 def test_both_sides_of_every_row_agree(name, tmp_path):
-    (row,) = catalog.select([name], catalog.all_rows())
+    (row,) = select([name], all_rows())
     result = measuring.measure(row, tmp_path, repeats=1, small=True)
     assert result["verdict"] not in measuring.BAD, result

@@ -162,7 +162,7 @@ def test_the_control_of_channels_sees_red_for_blue_with_statistics_to_match():
 
 def test_the_supervised_control_sees_each_digit_with_its_class():
     from projects.transfer_study import methods
-    from ssl_backbones.data.digits import pretraining_scenes
+    from ssl_backbones.data.digits.digit_scenes import pretraining_scenes
 
     scenes = list(pretraining_scenes(3, size=96, seed=0))
     found = list(methods.examples(iter(scenes), "supervised"))

@@ -16,7 +16,7 @@ from run_folders import (
     write_run,
 )
 
-from ssl_backbones.data.digits import write_digits
+from ssl_backbones.data.digits.digits_dataset import write_digits
 from ssl_backbones.errors import InputError
 from ssl_backbones.report import csv_tables, markdown
 from ssl_backbones.report.analysis.findings import Interval

@@ -86,7 +86,7 @@ def test_training_images_among_the_test_images_are_refused(config, evaluation, d
 
 
 def test_lists_of_images_are_made_first_and_what_stops_that_is_told(tmp_path, monkeypatch):
-    from ssl_backbones.data.miniatures import write_miniatures
+    from ssl_backbones.data.digits.miniatures import write_miniatures
 
     # The command that makes them looks there; this process has looked at its start.
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))

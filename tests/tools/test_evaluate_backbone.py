@@ -28,7 +28,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def start(moco_file, tmp_path_factory):
     """Start the command with an output folder, in a process group of its own."""
-    from ssl_backbones.data.miniatures import write_miniatures
+    from ssl_backbones.data.digits.miniatures import write_miniatures
 
     folder = tmp_path_factory.mktemp("evaluate")
     # Lists of images are made by the command: not in the folder that other tests share.

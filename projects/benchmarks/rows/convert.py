@@ -21,10 +21,8 @@ NUM_TENSORS = 265  # of a ResNet-50
 
 
 def _prepare(folder: Path, small: bool, form: str, unit: str) -> Comparison:
-    from ..make_checkpoint import write
-
     source = folder / "moco.pth.tar"
-    write(source, form, small)
+    write_checkpoint(source, form, small)
     source.read_bytes()  # into the page cache
     measure = partial(_converted, source, unit)
     ours = partial(measure, folder / "ours.pkl", [str(CONVERTER), "--no-verify"])
@@ -37,6 +35,50 @@ def _prepare(folder: Path, small: bool, form: str, unit: str) -> Comparison:
         measured=True,
         notes=list if small else partial(_with_proof, source, unit),
     )
+
+
+def write_checkpoint(path: Path, form: str, small: bool) -> None:
+    """Write a MoCo v2 checkpoint as training leaves it: both encoders, queue and optimizer, 370 MB.
+
+    The tensors have the names, shapes and order of MoCo's own class over torchvision's ResNet-50 and random
+    values. It is in torch's "zip" or "legacy" format; a small one holds the query encoder alone, 110 MB.
+    """
+    import torch
+
+    content = _query_alone() if small else _checkpoint()
+    torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+
+
+def _checkpoint() -> dict:
+    import torch
+    import torchvision
+    from torch import nn
+
+    torch.manual_seed(0)
+    state = {}
+    for name in ("encoder_q", "encoder_k"):
+        encoder = torchvision.models.resnet50(num_classes=128)
+        encoder.fc = nn.Sequential(nn.Linear(2048, 2048), nn.ReLU(), encoder.fc)
+        state |= {f"module.{name}.{key}": tensor for key, tensor in encoder.state_dict().items()}
+    state["module.queue"] = nn.functional.normalize(torch.randn(128, 65536), dim=0)
+    state["module.queue_ptr"] = torch.zeros(1, dtype=torch.long)
+    momentum = [torch.randn_like(parameter) for parameter in encoder.parameters()]
+    optimizer = {
+        "state": {index: {"momentum_buffer": tensor} for index, tensor in enumerate(momentum)},
+        "param_groups": [{"lr": 0.03, "momentum": 0.9, "params": list(range(len(momentum)))}],
+    }
+    return {"epoch": 200, "arch": "resnet50", "state_dict": state, "optimizer": optimizer}
+
+
+def _query_alone() -> dict:
+    import torch
+    import torchvision
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = torchvision.models.resnet50(num_classes=128)
+    state = {f"module.encoder_q.{key}": tensor for key, tensor in encoder.state_dict().items()}
+    return {"epoch": 200, "arch": "resnet50", "state_dict": state}
 
 
 def _converted(source: Path, unit: str, result: Path, command: list[str]) -> tuple[dict, float]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ..processes import ALLOCATOR, side
 from ..row import Comparison, Disagreement, Row
-from ..worker import ALLOCATOR, side
 from .step import THREADS, flops, peak_rate, set_threads
 
 SIZE, SMALL_SIZE = (800, 1333), (96, 128)

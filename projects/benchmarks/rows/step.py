@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..processes import ALLOCATOR, side
 from ..row import Comparison, Disagreement, Row
-from ..worker import ALLOCATOR, side
 
 THREADS = 2
 # Of the feature maps whose pooling is checked: as many channels as an FPN has, which is several of the

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
+from ...fast.annotations.packed_dataset import is_registered_by
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -38,11 +39,7 @@ class VocFiles(NamedTuple):
 
 def voc_files(name: str) -> VocFiles | None:
     """Of a dataset that Detectron2's `register_pascal_voc` registered; None of another one."""
-    loader, own = DatasetCatalog.data.get(name), register_pascal_voc
-    if (
-        getattr(loader, "__qualname__", None) != f"{own.__qualname__}.<locals>.<lambda>"
-        or loader.__module__ != own.__module__
-    ):
+    if not is_registered_by(register_pascal_voc, name):
         return None
     metadata = MetadataCatalog.get(name)
     folder = Path(PathManager.get_local_path(metadata.dirname))

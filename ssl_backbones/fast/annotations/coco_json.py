@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import locale
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pycocotools.mask
 from detectron2.data import MetadataCatalog
@@ -18,9 +19,6 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from ..acceleration import optional
-
-if TYPE_CHECKING:
-    from .content import Annotation, Content
 
 logger = logging.getLogger(__name__)
 
@@ -118,19 +116,50 @@ def parse_records(
     """
     if optional("msgspec", "Reading annotation files") is None:
         raise UnusualError("msgspec is not there")
-    from .content import decode
-
     # Detectron2 opens the file in the locale's encoding.
     utf8 = locale.getpreferredencoding(False).lower() in ("utf-8", "utf8")
     if not utf8 and not data.isascii():
         raise UnusualError("it is not ASCII, and the locale's encoding is not UTF-8")
     try:
-        return _records(decode(data), path, image_root)
+        return _records(content_decoder().decode(data), path, image_root)
     except UnusualError:
         raise
     except Exception as error:
         # A fault, in whatever place: Detectron2 then says what it says of it.
         raise UnusualError(f"{type(error).__name__}: {error}") from error
+
+
+@functools.cache
+def content_decoder() -> Any:
+    """Msgspec's decoder of what Detectron2 reads of a COCO file, which skips the rest of it."""
+    import msgspec
+
+    unset = msgspec.UNSET  # stands for a key that is not there where null would be another thing
+    # Values are Any: whatever stands there, Detectron2 hands on. No field is part of a reference cycle.
+    struct = functools.partial(msgspec.defstruct, gc=False)
+    image = struct("Image", [(key, Any) for key in ("id", "file_name", "height", "width")])
+    annotation = struct(
+        "Annotation",
+        [
+            ("id", Any),
+            ("image_id", Any),
+            ("category_id", Any),
+            ("iscrowd", Any, unset),
+            ("bbox", Any, unset),
+            ("segmentation", Any, None),
+            ("keypoints", Any, unset),
+            ("ignore", Any, 0),
+        ],
+    )
+    content = struct(
+        "Content",
+        [
+            ("images", list[image]),
+            ("categories", list[dict[str, Any]]),
+            ("annotations", list[annotation], []),
+        ],
+    )
+    return msgspec.json.Decoder(content)
 
 
 def announce(facts: Facts, path: str, dataset_name: str) -> None:
@@ -158,7 +187,7 @@ def announce(facts: Facts, path: str, dataset_name: str) -> None:
 
 
 def _records(
-    content: Content, path: str, image_root: str | os.PathLike
+    content: Any, path: str, image_root: str | os.PathLike
 ) -> tuple[list[dict[str, Any]], Facts]:
     categories = {category["id"]: category["name"] for category in content.categories}
     category_ids = sorted(categories)
@@ -193,7 +222,7 @@ def _records(
 
 def _fill(
     objects: Mapping[Any, list[dict[str, Any]]],
-    annotations: Sequence[Annotation],
+    annotations: Sequence[Any],
     contiguous: Mapping[int, int],
 ) -> tuple[int, int]:
     """Add each annotation to its image's.

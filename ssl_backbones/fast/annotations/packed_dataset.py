@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,8 +86,8 @@ class PackedDataset(Dataset, Sequence):
     """The records of one or several COCO files, made anew for each `dataset[index]`.
 
     To torch a dataset and to Python a sequence of dicts in Detectron2's format. It may be pickled, as loaders
-    that start their workers anew do: what is copied are the
-    places of the packed annotations, which are those of the same content even if the COCO file changes.
+    that start their workers anew do: what is copied are the places of the packed annotations, which are those
+    of the same content even if the COCO file changes.
     """
 
     def __init__(self, parts: Sequence[_Part]):
@@ -132,19 +132,24 @@ class PackedDataset(Dataset, Sequence):
         )
 
 
+def is_registered_by(register: Callable[..., Any], name: str) -> bool:
+    """Whether this function of Detectron2's registered the dataset `name`."""
+    loader = DatasetCatalog.data.get(name)
+    return (
+        getattr(loader, "__qualname__", None) == f"{register.__qualname__}.<locals>.<lambda>"
+        and loader.__module__ == register.__module__
+    )
+
+
 def _open(name: str) -> tuple[str, str, Packed]:
     """A dataset's COCO file on this machine, the folder of its images, and what is in the cache.
 
     Raises:
         UnusualError: it is not one that `register_coco_instances` registered.
     """
-    loader, own = DatasetCatalog.data.get(name), register_coco_instances
-    if (
-        getattr(loader, "__qualname__", None) != f"{own.__qualname__}.<locals>.<lambda>"
-        or loader.__module__ != own.__module__
-    ):
-        raise UnusualError(f"{name} is not registered by {own.__name__}")
-    arguments = inspect.getclosurevars(loader).nonlocals
+    if not is_registered_by(register_coco_instances, name):
+        raise UnusualError(f"{name} is not registered by {register_coco_instances.__name__}")
+    arguments = inspect.getclosurevars(DatasetCatalog.data[name]).nonlocals
     path = PathManager.get_local_path(arguments["json_file"])
     return path, os.fspath(arguments["image_root"]), AnnotationCache().packed(path)
 

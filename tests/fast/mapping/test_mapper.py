@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssl_backbones.fast.mapping import instances, mapper
+from ssl_backbones.fast.mapping import mapper
 from ssl_backbones.fast.mapping.mapper import FastDatasetMapper
 
 HEIGHT, WIDTH = 30, 41
@@ -329,8 +329,8 @@ def test_pixels_may_be_off_by_a_level_if_it_need_not_be_exact(record):
 
 def test_what_is_unusual_is_an_error_of_its_own(monkeypatch, record):
     """A fault within the fast code is no reason to fall back."""
-    monkeypatch.setattr(instances, "_transform_boxes", lambda *args: 1 / 0)
-    assert issubclass(instances.UnusualAnnotationError, ValueError)
+    monkeypatch.setattr(mapper, "_transform_boxes", lambda *args: 1 / 0)
+    assert issubclass(mapper.UnusualAnnotationError, ValueError)
     with pytest.raises(ZeroDivisionError):
         FastDatasetMapper(True, augmentations=[RESIZE], image_format="RGB")(record)
 

@@ -1,4 +1,4 @@
-"""FastROIPooler beside Detectron2's ROIPooler, and both beside float64, by numba and without it."""
+"""FastROIPooler beside Detectron2's ROIPooler, and both beside float64."""
 
 import warnings
 
@@ -9,8 +9,7 @@ from detectron2.structures import Boxes, RotatedBoxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_backbones.fast.acceleration import WITHOUT, optional
-from ssl_backbones.fast.pooling import roi_align
+from ssl_backbones.fast.acceleration import WITHOUT, numba_or_none, optional
 from ssl_backbones.fast.pooling.roi_pooler import FastROIPooler, _ROIAlign
 
 OPTIONS = dict(output_size=4, scales=(1 / 4, 1 / 8), sampling_ratio=0, pooler_type="ROIAlignV2")
@@ -18,17 +17,11 @@ SIZES = ((24, 32), (12, 16))
 CHANNELS = 70  # more than one block, and no multiple of it
 
 
-@pytest.fixture(params=["numba", "torch"], autouse=True)
-def library(request, monkeypatch):
-    monkeypatch.setenv(WITHOUT, "numba" if request.param == "torch" else "")
-    optional.cache_clear()
-    yield request.param
-    optional.cache_clear()
-
-
 @pytest.fixture
 def fast_only(monkeypatch):
     """Whatever falls back to the stock pooler fails."""
+    if numba_or_none("Testing") is None:
+        pytest.skip("without numba")
 
     def forward(self, x, box_lists):
         raise AssertionError("fell back")
@@ -178,14 +171,11 @@ def test_memory_formats_and_partial_gradients(fast_only, monkeypatch):
     torch.testing.assert_close(x[1].grad, expected.grad)
 
 
-def test_inference_mode_and_large_matrices(fast_only, monkeypatch):
-    boxes = [Boxes(torch.tensor(BOXES["usual"] * 3))] * 2
+def test_inference_mode(fast_only):
     pooler = FastROIPooler(**OPTIONS)
+    expected = pooler(features(), USUAL)
     with torch.inference_mode():
-        at_once = pooler(features(), boxes)
-        # Matrices of one ROI, or of few.
-        monkeypatch.setattr(roi_align, "MAX_ENTRIES", 100)
-        assert torch.equal(pooler(features(), boxes), at_once)
+        assert torch.equal(pooler(features(), USUAL), expected)
 
 
 USUAL = [Boxes(torch.tensor(BOXES["usual"]))] * 2
@@ -223,6 +213,17 @@ def test_leaves_the_rest_to_stock(monkeypatch, changes, x, boxes):
         assert torch.equal(ours(x, boxes), stock(x, boxes))
 
 
+def test_without_numba_it_is_the_stock_pooler(monkeypatch):
+    monkeypatch.setenv(WITHOUT, "numba")
+    monkeypatch.setattr(_ROIAlign, "apply", None)
+    optional.cache_clear()
+    try:
+        found = both(features(), USUAL)
+    finally:
+        optional.cache_clear()
+    assert all(torch.equal(stock, ours) for stock, ours in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("error", [dict(x=features()[:1]), dict(box_lists=USUAL[:1])])
 def test_errors_are_those_of_the_stock_pooler(error):
     arguments = dict(x=features(), box_lists=USUAL) | error
@@ -231,9 +232,7 @@ def test_errors_are_those_of_the_stock_pooler(error):
             kind(**OPTIONS)(**arguments)
 
 
-def test_tracing_and_scripting_give_the_stock_pooler(library):
-    if library == "torch":
-        pytest.skip("the same without numba")
+def test_tracing_and_scripting_give_the_stock_pooler():
     pooler = FastROIPooler(**OPTIONS)
     expected = ROIPooler(**OPTIONS)(features(), USUAL)
 

@@ -1,4 +1,4 @@
-"""The embedded dataset: real handwritten digits written over real photographs, in COCO's format.
+"""The embedded pictures: real handwritten digits written over real photographs.
 
 Both come with scikit-learn: 1,797 digits of 8x8 cells (E. Alpaydin and C. Kaynak, Optical Recognition of
 Handwritten Digits, UCI repository, 1998) and the photographs china.jpg and flower.jpg. They are split into
@@ -8,18 +8,13 @@ training and test before anything is made of them, so that no stroke and no pixe
 from __future__ import annotations
 
 import functools
-import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..errors import InputError
-from ..files import write_folder
-from .polygons import mask_to_polygons
+from ...errors import InputError
 
 SPLITS = ("train", "test")
 DIGITS = {"train": range(1297), "test": range(1297, 1797)}
@@ -33,7 +28,7 @@ halved chroma spans, so that the photographs' own compression does not reach acr
 CELLS = 8  # mask cells in a pixel, along each axis: outlines are good to a sixteenth of a pixel
 INK_LEVEL = 0.45  # of the digits' full scale: where the upsampled strokes end
 MOST_HIDDEN = 0.25  # of a digit's strokes may be covered by the digits written later
-FORMAT_VERSION = 1  # of the scenes: raise it when the same seed gives other scenes
+LEAST_LEFT = 0.1  # of a digit's strokes must be in the picture for it to be annotated
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ def make_scene(split: str, *, size: int, seed: tuple[int, ...]) -> Scene:
     Raises:
         InputError: `size` is not within 32 and the width of the test regions.
     """
-    _check_size(size)
+    check_size(size)
     rng = np.random.default_rng(seed)
     photo, region, image = _background(rng, split, size)
     digits, labels, strokes = _place_digits(rng, split, size)
@@ -80,77 +75,15 @@ def pretraining_scenes(num: int, *, size: int, seed: int) -> Iterator[Scene]:
         yield make_scene("train", size=size, seed=(seed, 2, index))
 
 
-def write_digits(
-    root: str | os.PathLike,
-    *,
-    num_train: int,
-    num_test: int,
-    size: int,
-    seed: int,
-    on_scene: Callable[[], None] = lambda: None,
-) -> dict[str, int]:
-    """Write the dataset into `root`: {train,test}/NNNNNN.jpg and annotations/{train,test}.json.
-
-    The same arguments give the same bytes. Each image's entry in the JSON also holds where it comes from:
-    `digits` (indexes into scikit-learn's set, in the order of the annotations), `photo` and `photo_region`.
-    The folder appears whole or not at all, and takes the place of a digits dataset that was there before.
-
-    Args:
-        on_scene: called after each scene, for a progress bar.
-
-    Returns:
-        The number of annotated digits in each split.
+def check_size(size: int) -> None:
+    """Refuse a scene that is too small for digits, or larger than the photographs' regions.
 
     Raises:
-        InputError: a bad size or number, a folder that cannot be written, or one that holds something else.
+        InputError: naming the sizes there are.
     """
-    root = Path(root)
-    info = {"num_train": num_train, "num_test": num_test, "size": size, "seed": seed}
-    check_arguments(info)
-    if root.exists() and not (root.is_dir() and (not any(root.iterdir()) or read_info(root))):
-        raise InputError(f"{root} holds something else than a digits dataset: give another folder")
-    return write_folder(
-        root,
-        lambda folder: {
-            split: _write_split(folder, split, info[f"num_{split}"], info, on_scene)
-            for split in SPLITS
-        },
-    )
-
-
-def read_info(root: str | os.PathLike) -> dict | None:
-    """Return the arguments that the digits dataset in `root` was made with, None if there is none."""
-    try:
-        content = json.loads((Path(root) / "annotations" / "test.json").read_text())
-        return content["info"]["digits"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def describe(*, num_train: int, num_test: int, size: int, seed: int) -> dict:
-    """What `read_info` returns of a dataset that `write_digits` makes today with these arguments."""
-    asked = {"num_train": num_train, "num_test": num_test, "size": size, "seed": seed}
-    return {**asked, "version": FORMAT_VERSION}
-
-
-def _check_size(size: int) -> None:
     largest = REGIONS["test"][2]
     if not 32 <= size <= largest:
         raise InputError(f"a scene of {size} pixels: give a size from 32 to {largest} pixels")
-
-
-def check_arguments(info: dict) -> None:
-    """Refuse what no dataset can be made with: `num_train`, `num_test`, `size` and `seed`.
-
-    Raises:
-        InputError: naming the first that is wrong.
-    """
-    _check_size(info["size"])
-    for name in ("num_train", "num_test"):
-        if not 1 <= info[name] < 10**6:
-            raise InputError(f"{name} is {info[name]}: give a number from 1 to 999999")
-    if info["seed"] < 0:
-        raise InputError(f"seed is {info['seed']}: give a number from 0")
 
 
 @functools.cache
@@ -252,75 +185,57 @@ def _write_in_ink(rng: np.random.Generator, image: np.ndarray, stroke: np.ndarra
     return image + alpha * (ink - image)
 
 
-def _write_split(root: Path, split: str, num: int, info: dict, on_scene: Callable[[], None]) -> int:
-    """Write one split's pictures, then its JSON; return how many digits are annotated."""
-    from PIL import Image
+@dataclass(frozen=True)
+class Photograph:
+    """A scene, and for each of its digits whether the edge of the picture cuts it."""
 
-    folder = root / split
-    folder.mkdir(parents=True)
-    images: list[dict] = []
-    annotations: list[dict] = []
+    scene: Scene
+    cut: list[bool]
+
+    @property
+    def height(self) -> int:
+        return self.scene.image.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.scene.image.shape[1]
+
+
+def photographs(
+    split: str, num: int, *, size: int, seed: tuple[int, int], on_scene: Callable[[], None]
+) -> Iterator[Photograph]:
+    """Yield square, landscape and portrait pictures in turn, whose longer side is `size`.
+
+    Each depends on `seed` and its place alone.
+
+    Raises:
+        InputError: as `make_scene`.
+    """
     for index in range(num):
-        scene = make_scene(
-            split, size=info["size"], seed=(info["seed"], SPLITS.index(split), index)
-        )
-        name = f"{index + 1:06d}.jpg"
-        # Colour at full resolution: a stroke is only a few pixels wide.
-        Image.fromarray(scene.image).save(folder / name, quality=95, subsampling=0)
-        images.append(_image_entry(scene, index + 1, name))
-        annotations += coco_annotations(scene, index + 1, len(annotations) + 1)
+        scene = make_scene(split, size=size, seed=(*seed, index))
+        short = size * 3 // 4
+        height, width = ((size, size), (short, size), (size, short))[index % 3]
+        yield crop(scene, height, width)
         on_scene()
-    _write_json(root / "annotations" / f"{split}.json", info, images, annotations)
-    return len(annotations)
 
 
-def _image_entry(scene: Scene, image_id: int, name: str) -> dict:
-    height, width = scene.image.shape[:2]
-    return {
-        "id": image_id,
-        "file_name": name,
-        "height": height,
-        "width": width,
-        "digits": scene.digits,
-        "photo": scene.photo,
-        "photo_region": list(scene.region),
-    }
+def crop(scene: Scene, height: int, width: int) -> Photograph:
+    """Keep the middle of a scene, in pixels, and the digits of which enough is left there."""
+    top, left = (scene.image.shape[0] - height) // 2, (scene.image.shape[1] - width) // 2
+    region = np.s_[top : top + height, left : left + width]
+    fine = np.s_[top * CELLS : (top + height) * CELLS, left * CELLS : (left + width) * CELLS]
+    kept = [
+        (digit, label, mask[fine], np.count_nonzero(mask[fine]) < np.count_nonzero(mask))
+        for digit, label, mask in zip(scene.digits, scene.labels, scene.masks, strict=True)
+        if np.count_nonzero(mask[fine]) >= LEAST_LEFT * np.count_nonzero(mask)
+    ]
+    digits, labels, masks, cut = ([one[place] for one in kept] for place in range(4))
+    image = np.ascontiguousarray(scene.image[region])
+    return Photograph(Scene(image, digits, labels, masks, scene.photo, scene.region), cut)
 
 
-def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
-    """COCO's annotations: polygons, their area as COCO rasterises them, and the box around them."""
-    from pycocotools import mask as coco_mask
-
-    annotations = []
-    for label, mask in zip(scene.labels, scene.masks, strict=True):
-        polygons = mask_to_polygons(mask, CELLS)
-        points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
-        low, high = points.min(0), points.max(0)
-        raster = coco_mask.merge(coco_mask.frPyObjects(polygons, *scene.image.shape[:2]))
-        annotations.append(
-            {
-                "id": first_id + len(annotations),
-                "image_id": image_id,
-                "category_id": label + 1,  # COCO counts categories from 1
-                "segmentation": polygons,
-                "area": float(coco_mask.area(raster)),
-                "bbox": np.round([*low, *(high - low)], 3).tolist(),
-                "iscrowd": 0,
-            }
-        )
-    return annotations
-
-
-def _write_json(path: Path, info: dict, images: list[dict], annotations: list[dict]) -> None:
-    content = {
-        "info": {
-            "description": "Handwritten digits over photographs, both from scikit-learn",
-            "digits": describe(**info),
-        },
-        "licenses": [],
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": digit + 1, "name": str(digit)} for digit in range(10)],
-    }
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content))
+def pixel_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The smallest box of whole pixels around a mask: left, top, right, bottom, the last two outside."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    right, bottom = columns[-1] // CELLS + 1, rows[-1] // CELLS + 1
+    return int(columns[0] // CELLS), int(rows[0] // CELLS), int(right), int(bottom)

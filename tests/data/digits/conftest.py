@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_backbones.data.digits import CELLS
-from ssl_backbones.data.miniatures.scenes import photographs
+from ssl_backbones.data.digits.digit_scenes import CELLS, photographs
 
 TRAIN, TEST = 12, 6  # as the fixture `miniatures` makes them
 

@@ -1,4 +1,4 @@
-"""COCO in miniature, by pycocotools and by Detectron2's own readers."""
+"""COCO in miniature, by pycocotools and by Detectron2's own readers, and key points of known shapes."""
 
 import contextlib
 import io
@@ -7,11 +7,20 @@ import json
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssl_backbones.data.annotations.checking import check_annotations
+from ssl_backbones.data.digits.coco_miniature import (
+    HIDDEN,
+    NAMES,
+    NOT_LABELLED,
+    VISIBLE,
+    keypoints,
+)
+from ssl_backbones.data.digits.digit_scenes import CELLS
 from ssl_backbones.fast.annotations.packed_dataset import packed_detection_dataset
 
 SPLITS = {"train": ("train2017", 6, 12), "test": ("val2017", 7, 6)}
@@ -131,3 +140,64 @@ def test_detectron2_reads_the_key_points(split, miniatures):
     lines = {frozenset(person["keypoints"][n - 1] for n in line) for line in person["skeleton"]}
     drawn = {frozenset(rule[:2]) for rule in metadata.keypoint_connection_rules}
     assert drawn <= lines
+
+
+def canvas(height=20, width=30):
+    return np.zeros((height * CELLS, width * CELLS), dtype=bool)
+
+
+def rectangle(left, top, right, bottom):
+    mask = canvas()
+    mask[top * CELLS : bottom * CELLS, left * CELLS : right * CELLS] = True
+    return mask
+
+
+def points(values):
+    return dict(zip(NAMES, np.reshape(values, (-1, 3)).tolist(), strict=True))
+
+
+def test_key_points_have_cocos_names():
+    assert COCO_PERSON_KEYPOINT_NAMES == NAMES
+
+
+def test_points_of_a_bar():
+    """16 pixels high, so that the eight heights are every second pixel from the first but one cell."""
+    found = points(keypoints(rectangle(5, 2, 9, 18), []))
+    assert found["nose"] == [5, 2, VISIBLE]
+    assert found["left_eye"] == [8, 2, VISIBLE] and found["right_eye"] == [5, 2, VISIBLE]
+    assert found["left_ear"][1] - found["left_eye"][1] == 2
+    assert found["right_ankle"] == [5, 16, VISIBLE]
+
+
+def test_what_another_digit_touches_is_hidden_and_what_is_not_there_not_labelled():
+    bar, beside = rectangle(5, 2, 9, 18), rectangle(9, 2, 12, 10)
+    found = points(keypoints(bar, [beside, rectangle(20, 2, 22, 18)]))
+    assert found["left_eye"][2] == HIDDEN and found["right_eye"][2] == VISIBLE
+    assert found["left_ankle"][2] == VISIBLE  # below what touches it
+    above = rectangle(4, 0, 6, 2)
+    assert points(keypoints(bar, [above]))["nose"][2] == HIDDEN
+    broken = rectangle(5, 2, 9, 8) | rectangle(5, 12, 9, 18)
+    found = points(keypoints(broken, []))
+    assert found["left_elbow"] == found["right_elbow"] == [0, 0, NOT_LABELLED]
+
+
+def test_at_the_edge_of_the_picture_nothing_hides():
+    found = points(keypoints(rectangle(0, 0, 30, 20), []))
+    assert {visibility for *_, visibility in found.values()} == {VISIBLE}
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_mirrored_digit_has_left_and_right_exchanged_as_detectron2_does(
+    number, taken, miniatures
+):
+    scene = taken("train", 6)[number].scene
+    masks = scene.masks
+    flip = dict(MetadataCatalog.get("keypoints_coco_2017_train").keypoint_flip_map)
+    flip |= {right: left for left, right in flip.items()}
+    width = scene.image.shape[1]
+    found = points(keypoints(masks[0], masks[1:]))
+    mirrored = points(keypoints(masks[0][:, ::-1], [mask[:, ::-1] for mask in masks[1:]]))
+    for name in NAMES[1:]:
+        x, y, visibility = found[name]
+        expected = [width - 1 - x, y, visibility] if visibility else [0, 0, 0]
+        assert mirrored[flip[name]] == expected

@@ -1,7 +1,7 @@
 """VOC and COCO in miniature, in their own formats, where Detectron2 looks for the large ones.
 
 So real readers, evaluators and protocols run unchanged on pictures that are made in seconds: those of
-`ssl_backbones.data.digits`, of other scenes than the digits dataset. Which scene stands where depends on
+`digit_scenes`, of other scenes than the digits dataset. Which scene stands where depends on
 the seed and its place alone.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...files import write_folder
-from ..digits import check_arguments, describe
-from .coco import write_coco
-from .voc import write_voc
+from .coco_miniature import write_coco
+from .digits_dataset import check_arguments, describe
+from .voc_miniature import write_voc
 
 FORMATS = {"voc": ("VOC2007", "VOC2012"), "coco": ("coco",)}
 """What can be written, and the folders that it takes below $DETECTRON2_DATASETS."""

@@ -14,7 +14,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from sklearn.datasets import load_digits, load_sample_image
 
-from ssl_backbones.data import DIGITS_COMMAND, digits, register_digits
+from ssl_backbones.data import DIGITS_COMMAND, register_digits
+from ssl_backbones.data.digits import digit_scenes, digits_dataset
 from ssl_backbones.errors import InputError
 
 SIZE = 64
@@ -23,7 +24,7 @@ NUM = {"train": 6, "test": 4}
 
 def write(root, **changes):
     arguments = {"num_train": NUM["train"], "num_test": NUM["test"], "size": SIZE, "seed": 3}
-    return digits.write_digits(root, **arguments | changes)
+    return digits_dataset.write_digits(root, **arguments | changes)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,12 @@ def read(root, split) -> dict:
     return json.loads((root / "annotations" / f"{split}.json").read_text())
 
 
-def scenes(split) -> list[digits.Scene]:
+def scenes(split) -> list[digit_scenes.Scene]:
     """The scenes of `root`, made anew."""
-    number = digits.SPLITS.index(split)
-    return [digits.make_scene(split, size=SIZE, seed=(3, number, i)) for i in range(NUM[split])]
+    number = digit_scenes.SPLITS.index(split)
+    return [
+        digit_scenes.make_scene(split, size=SIZE, seed=(3, number, i)) for i in range(NUM[split])
+    ]
 
 
 def bytes_below(folder) -> dict[str, bytes]:
@@ -76,7 +79,7 @@ def test_polygons_are_the_visible_strokes(root, split, capsys):
         assert len(annotations) == len(scene.masks) >= 1
         for annotation, mask in zip(annotations, scene.masks, strict=True):
             raster = coco.annToMask(annotation).astype(bool)
-            covered = mask.reshape(SIZE, digits.CELLS, SIZE, digits.CELLS).mean((1, 3))
+            covered = mask.reshape(SIZE, digit_scenes.CELLS, SIZE, digit_scenes.CELLS).mean((1, 3))
             stroke = covered >= 0.5
             assert (raster & stroke).sum() / (raster | stroke).sum() > 0.9
             # Nothing well inside is missing, nothing well outside is in: holes stay open.
@@ -91,7 +94,7 @@ def test_boxes_enclose_the_visible_strokes(root, split):
     for annotation, mask in zip(annotations, masks, strict=True):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         x0, y0, width, height = annotation["bbox"]
-        box = np.array([x0, y0, x0 + width, y0 + height]) * digits.CELLS
+        box = np.array([x0, y0, x0 + width, y0 + height]) * digit_scenes.CELLS
         edges = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
         np.testing.assert_allclose(box, edges, atol=1.01)  # cells: an eighth of a pixel
 
@@ -99,7 +102,7 @@ def test_boxes_enclose_the_visible_strokes(root, split):
 def test_no_pixel_belongs_to_two_digits(split):
     overlapping = 0
     for index in range(30):
-        scene = digits.make_scene(split, size=SIZE, seed=(index,))
+        scene = digit_scenes.make_scene(split, size=SIZE, seed=(index,))
         boxes = [(m.any(0), m.any(1)) for m in scene.masks]
         for (first, a), (second, b) in combinations(zip(scene.masks, boxes, strict=True), 2):
             assert not (first & second).any()
@@ -137,14 +140,14 @@ def test_inks_are_warm(split):
     """What makes the channel order matter: red over green over blue in every fully inked pixel."""
     for scene in scenes(split):
         for mask in scene.masks:
-            inked = mask.reshape(SIZE, digits.CELLS, SIZE, digits.CELLS).all((1, 3))
+            inked = mask.reshape(SIZE, digit_scenes.CELLS, SIZE, digit_scenes.CELLS).all((1, 3))
             red, green, blue = scene.image[inked].T.astype(int)
             assert inked.any() and (red > green).all() and (green > blue).all()
 
 
 def test_splits_share_no_digit_and_no_pixel(root):
     used = {split: read(root, split)["images"] for split in NUM}
-    pretraining = list(digits.pretraining_scenes(50, size=SIZE, seed=3))
+    pretraining = list(digit_scenes.pretraining_scenes(50, size=SIZE, seed=3))
     learnt_from = {d for image in used["train"] for d in image["digits"]}
     learnt_from |= {d for scene in pretraining for d in scene.digits}
     tested_on = {d for image in used["test"] for d in image["digits"]}
@@ -160,30 +163,30 @@ def test_spoiling_the_other_split_changes_nothing(split, other, monkeypatch):
     """The proof that what is recorded is all that was used: the other split's sources are overwritten."""
 
     def make():
-        made = [digits.make_scene(split, size=SIZE, seed=(i,)) for i in range(20)]
+        made = [digit_scenes.make_scene(split, size=SIZE, seed=(i,)) for i in range(20)]
         if split == "train":
-            made += digits.pretraining_scenes(20, size=SIZE, seed=0)
+            made += digit_scenes.pretraining_scenes(20, size=SIZE, seed=0)
         return [scene.image for scene in made]
 
     before = make()
-    strokes, classes = (array.copy() for array in digits._load_digits())
-    photos = {name: load_sample_image(f"{name}.jpg").copy() for name in digits.PHOTOS}
-    strokes[digits.DIGITS[other]] = 1
-    x, y, width, height = digits.REGIONS[other]
+    strokes, classes = (array.copy() for array in digit_scenes._load_digits())
+    photos = {name: load_sample_image(f"{name}.jpg").copy() for name in digit_scenes.PHOTOS}
+    strokes[digit_scenes.DIGITS[other]] = 1
+    x, y, width, height = digit_scenes.REGIONS[other]
     for photo in photos.values():
         photo[y : y + height, x : x + width] = 255
-    monkeypatch.setattr(digits, "_load_digits", lambda: (strokes, classes))
-    monkeypatch.setattr(digits, "_load_photo", photos.get)
+    monkeypatch.setattr(digit_scenes, "_load_digits", lambda: (strokes, classes))
+    monkeypatch.setattr(digit_scenes, "_load_photo", photos.get)
     np.testing.assert_array_equal(make(), before)
-    spoilt = digits.make_scene(other, size=SIZE, seed=(0,)).image
+    spoilt = digit_scenes.make_scene(other, size=SIZE, seed=(0,)).image
     monkeypatch.undo()
-    assert (spoilt != digits.make_scene(other, size=SIZE, seed=(0,)).image).any()
+    assert (spoilt != digit_scenes.make_scene(other, size=SIZE, seed=(0,)).image).any()
 
 
 def test_arguments_are_recorded(root, tmp_path):
     asked = {"num_train": NUM["train"], "num_test": NUM["test"], "size": SIZE, "seed": 3}
-    assert digits.read_info(root) == digits.describe(**asked)
-    assert digits.read_info(tmp_path) is None
+    assert digits_dataset.read_info(root) == digits_dataset.describe(**asked)
+    assert digits_dataset.read_info(tmp_path) is None
 
 
 def test_a_digits_dataset_is_replaced_and_anything_else_is_not(tmp_path):

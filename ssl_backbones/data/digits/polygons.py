@@ -1,11 +1,37 @@
-"""A binary mask as the polygons that COCO's JSON and Detectron2's mapper take by default."""
+"""Masks as the polygons that COCO's JSON and Detectron2's mapper take by default."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
+from .digit_scenes import CELLS, Scene
+
 TOLERANCE = 0.75  # cells of the mask by which a polygon may cut a corner
+
+
+def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
+    """COCO's annotations: polygons, their area as COCO rasterises them, and the box around them."""
+    from pycocotools import mask as coco_mask
+
+    annotations = []
+    for label, mask in zip(scene.labels, scene.masks, strict=True):
+        polygons = mask_to_polygons(mask, CELLS)
+        points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
+        low, high = points.min(0), points.max(0)
+        raster = coco_mask.merge(coco_mask.frPyObjects(polygons, *scene.image.shape[:2]))
+        annotations.append(
+            {
+                "id": first_id + len(annotations),
+                "image_id": image_id,
+                "category_id": label + 1,  # COCO counts categories from 1
+                "segmentation": polygons,
+                "area": float(coco_mask.area(raster)),
+                "bbox": np.round([*low, *(high - low)], 3).tolist(),
+                "iscrowd": 0,
+            }
+        )
+    return annotations
 
 
 def mask_to_polygons(mask: np.ndarray, scale: int = 1) -> list[list[float]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ssl_backbones.data import miniatures as package
-from ssl_backbones.data.miniatures import read_mark, write_miniatures
+from ssl_backbones.data.digits import miniatures as package
+from ssl_backbones.data.digits.miniatures import read_mark, write_miniatures
 from ssl_backbones.errors import InputError
 
 CHECKOUT = Path(__file__).parents[3]

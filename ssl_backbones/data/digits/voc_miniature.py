@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from ..digits import Scene
-from .scenes import Photograph, photographs, pixel_box
+from .digit_scenes import Photograph, Scene, photographs, pixel_box
 
 DIFFICULT_BELOW = 0.3
 """An object is marked as difficult whose longer side is less than this share of the picture's."""
