@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..fidelity.protocols import Protocol
 from ..report.content import TASKS
 from .evaluation import Evaluation
-from .registry import Protocol
-from .runs import DONE
+from .protocol_runs import DONE
 from .spread import Spread
 
 COLUMNS = (
