@@ -108,7 +108,7 @@ class LowShot:
 
     @property
     def missing(self) -> list[str]:
-        from ssl_backbones.report.initializations import DONE
+        from ssl_backbones.studies.protocol_runs import DONE
 
         return [name for name in self.runs if self.rows.get(name, {}).get("status") != DONE]
 
@@ -171,7 +171,7 @@ class LowShot:
         """The run's row, written to the CSV, and the tables that follow from all rows."""
         from projects.low_shot.results import COLUMNS, results_of, row_of
         from projects.records import write_rows
-        from ssl_backbones.report.initializations import DONE
+        from ssl_backbones.studies.protocol_runs import DONE
 
         share, fold = self.runs[step.name]
         status = f"exit status {outcome.status}: {outcome.last_line()}" if outcome.status else DONE
