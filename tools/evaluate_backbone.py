@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_backbones.errors import InputError, run_command
-from ssl_backbones.studies.registry import FOLDS, PROCESSES, PROTOCOLS
+from ssl_backbones.fidelity.protocols import PROCESSES, protocols
 
 if TYPE_CHECKING:
     from ssl_backbones.studies.evaluation import Evaluation
 
-EXAMPLES = f"""
+EXAMPLES = """
 examples:
   what would run, and how long it takes:
     tools/evaluate_backbone.py my_pretraining.pth --protocols voc_c4,coco_fpn_1x --num-gpus 8 --plan
@@ -24,18 +24,21 @@ examples:
     tools/evaluate_backbone.py my_pretraining.pth --protocols voc_c4,my_config.py --num-gpus 8
 
 protocols:
-{chr(10).join(f"  {p.name:<13} {p.title}" for p in PROTOCOLS.values())}
+{protocols}
 
-Published numbers are of {PROCESSES} GPUs; --num-gpus 4 train.accumulate=2 makes the same micro-batches.
+Published numbers are of {processes} GPUs; --num-gpus 4 train.accumulate=2 makes the same micro-batches.
 Exit status: 0 all runs are done, 1 one of them failed, 2 bad usage, 130 interrupted.
 """
 
 
 def parser() -> argparse.ArgumentParser:
+    known = protocols().values()
+    listed = "\n".join(f"  {p.name:<13} {p.title}" for p in known)
+    folds = max(len(protocol.folds) for protocol in known)
     result = argparse.ArgumentParser(
         prog="evaluate_backbone.py",
         description=__doc__,
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.format(protocols=listed, processes=PROCESSES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = result.add_argument
@@ -65,9 +68,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--folds",
         type=int,
-        default=FOLDS,
+        default=folds,
         metavar="N",
-        help=f"of the low-shot protocols (default {FOLDS}, all)",
+        help=f"of the low-shot protocols (default {folds}, all)",
     )
     add(
         "--repeats",
@@ -105,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 def _evaluation(args: argparse.Namespace) -> tuple[str, Evaluation]:
     """The checkpoint's name in tables, and what is asked for."""
     from ssl_backbones.studies.evaluation import Evaluation
-    from ssl_backbones.studies.registry import find
+    from ssl_backbones.studies.protocol_runs import find
 
     is_file = "://" not in args.checkpoint
     name = Path(args.checkpoint).name if is_file else args.checkpoint.partition("://")[2]
@@ -159,8 +162,7 @@ def _tell(evaluation: Evaluation, name: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_intermixed_args(argv)
-    return run_command(lambda: run(args))
+    return run_command(lambda: run(parser().parse_intermixed_args(argv)))
 
 
 if __name__ == "__main__":

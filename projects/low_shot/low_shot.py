@@ -18,8 +18,8 @@ if __name__ == "__main__":
 
 from projects.low_shot.lists import FOLDS, SHARES, name_of
 from ssl_backbones.errors import InputError, run_command
+from ssl_backbones.fidelity.protocols import protocols
 from ssl_backbones.studies.processes import Outcome, Step, alone_in, run_steps
-from ssl_backbones.studies.registry import PROTOCOLS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CONFIGS = Path("projects/low_shot/configs")
@@ -27,7 +27,7 @@ CONFIGS = Path("projects/low_shot/configs")
 _SETTINGS = "study.json"
 _LENGTH = "train.max_iter"
 
-PROTOCOL = PROTOCOLS["low_shot_1"]
+PROTOCOL = protocols()["low_shot_1"]
 """All shares have its length and its time."""
 
 
@@ -108,7 +108,7 @@ class LowShot:
 
     @property
     def missing(self) -> list[str]:
-        from ssl_backbones.report.initializations import DONE
+        from ssl_backbones.studies.protocol_runs import DONE
 
         return [name for name in self.runs if self.rows.get(name, {}).get("status") != DONE]
 
@@ -171,7 +171,7 @@ class LowShot:
         """The run's row, written to the CSV, and the tables that follow from all rows."""
         from projects.low_shot.results import COLUMNS, results_of, row_of
         from projects.records import write_rows
-        from ssl_backbones.report.initializations import DONE
+        from ssl_backbones.studies.protocol_runs import DONE
 
         share, fold = self.runs[step.name]
         status = f"exit status {outcome.status}: {outcome.last_line()}" if outcome.status else DONE

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from projects.low_shot.lists import read_list
-from ssl_backbones.report.initializations import DONE
-from ssl_backbones.studies.spread import Spread
+from ssl_backbones.evaluation.metrics import metric_name
+from ssl_backbones.studies.over_seeds import Spread
+from ssl_backbones.studies.protocol_runs import DONE
 
 METRICS = tuple(f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75"))
 COLUMNS = (
@@ -50,7 +51,7 @@ def results_of(run_folder: Path, datasets: Path, share: int, fold: int) -> dict[
         InputError: something in the folder is missing.
     """
     from ssl_backbones.engine import record
-    from ssl_backbones.report.initializations import read_average_precisions
+    from ssl_backbones.studies.initializations import read_average_precisions
 
     run = record.read(run_folder)
     numbers = read_average_precisions(run_folder)
@@ -118,7 +119,7 @@ def as_markdown(rows: Iterable[Row], num_folds: int) -> str:
     rows = list(rows)
     lines = [
         "| COCO | images | folds | "
-        + " | ".join(_heading(metric) for metric in METRICS)
+        + " | ".join(map(metric_name, METRICS))
         + " | box AP of each fold | published, supervised* |",
         "|---" * (len(METRICS) + 5) + "|",
     ]
@@ -148,8 +149,3 @@ def _line(share: int, summaries: Mapping[str, Spread], done: Sequence[Row], num_
         "" if published is None else f"{published:g}",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def _heading(metric: str) -> str:
-    task, name = metric.split("/")
-    return f"{'box' if task == 'bbox' else 'mask'} {name}"

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_backbones.report.initialization_tables import Expectation
-from ssl_backbones.report.initializations import FINETUNED, FROZEN
+from ssl_backbones.studies.initializations import FINETUNED, FROZEN, Expectation
 from ssl_backbones.studies.processes import Step
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,9 @@ from projects.benchmarks.machine import machine
 from projects.transfer_study.cells import Cell
 from ssl_backbones.conversion.reading import read_checkpoint
 from ssl_backbones.engine import record
-from ssl_backbones.report.initializations import DONE, read_average_precisions
+from ssl_backbones.studies.initializations import read_average_precisions
 from ssl_backbones.studies.processes import Outcome
+from ssl_backbones.studies.protocol_runs import DONE
 
 METRICS = tuple(f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75"))
 COLUMNS = (

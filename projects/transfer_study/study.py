@@ -19,8 +19,8 @@ from projects.records import check_settings, read_rows, write_rows
 from projects.transfer_study import cells as plan
 from projects.transfer_study.cells import ARMS, CHECKOUT, Cell
 from ssl_backbones.errors import InputError, run_command
-from ssl_backbones.report.initializations import DONE
 from ssl_backbones.studies.processes import Outcome, Step, alone_in, run_steps
+from ssl_backbones.studies.protocol_runs import DONE
 
 SECONDS = {"pretraining": 1200, "finetuned": 106, "frozen": 69}
 """Processor time on an AMD EPYC virtual machine of all pretrainings, and of one cell of either protocol."""

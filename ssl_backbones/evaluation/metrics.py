@@ -13,6 +13,9 @@ from ..files import write_atomically
 
 Results = Mapping[str, Mapping[str, float]]
 
+TASKS = {"bbox": "box", "segm": "mask"}
+"""The tasks of COCO that every report has, and what people call them."""
+
 _BY_CLASS = "AP-"
 """How Detectron2 begins the name of a class's average precision."""
 
@@ -66,6 +69,12 @@ def write_classes(results: Results, path: str) -> None:
         values = [_or_none(classes.get(name, math.nan)) for classes in by_task.values()]
         table.writerow([name, *("" if v is None else f"{v:.3f}" for v in values)])
     _write(path, text.getvalue())
+
+
+def metric_name(metric: str) -> str:
+    """ "bbox/AP50" as people say it: "box AP50"."""
+    task, _, number = metric.partition("/")
+    return f"{TASKS.get(task, 'keypoint' if task == 'keypoints' else task)} {number}"
 
 
 def flatten(results: Results) -> dict[str, float]:

@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ..errors import InputError
+from ..evaluation.metrics import metric_name
 from ..progress import progress_bar
 from .analysis.findings import METRICS
 from .content import TASKS, Report, RunContent
 from .ground_truth import GroundTruth, GroundTruths, evaluated_images
-from .initialization_tables import metric_name
 from .plain_text import encodable
 from .published import deviations, published_fields, recipe_differences, recipe_of
 from .runs import read_run, short_names

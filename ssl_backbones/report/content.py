@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..evaluation.metrics import TASKS
 from .analysis.findings import Interval, TaskAnalysis
-
-TASKS = {"bbox": "box", "segm": "mask"}
-"""The tasks of COCO that are reported, and what people call them."""
-
 
 _KINDS = {
     "subset": "of part of the images",

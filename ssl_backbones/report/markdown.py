@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..evaluation.metrics import metric_name
+from ..tables import Table
 from .analysis.findings import ERROR_TYPES, STATISTICS
 from .content import TASKS, Report, RunContent, Verdict
-from .initialization_tables import Table, metric_name
 from .numbers import percent, signed, signed_span, span
 from .plain_text import encodable
 from .verdicts import in_words

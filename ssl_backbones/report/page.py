@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..evaluation.metrics import metric_name
 from . import galleries, plots, provenance
 from . import page_tables as tables
 from .analysis.bootstrap import METRICS
 from .analysis.findings import ERROR_TYPES, STATISTICS, Interval
 from .content import TASKS, Report, RunContent, Verdict
-from .initialization_tables import metric_name
 from .numbers import percent, signed, signed_span, span
 from .plain_text import encodable
 from .svg import DASHES, NUM_COLOURS

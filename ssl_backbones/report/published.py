@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import configs_folder
 from ..engine.recipe import ABSENT
-from ..studies.registry import PROCESSES, PROTOCOLS
+from ..fidelity.protocols import PROCESSES, protocols
 from .content import Deviation, PublishedField, RecipeDifference, RunContent
 from .runs import changed_fields
 
@@ -53,7 +53,7 @@ _PRETRAININGS = {
 def _recipe(name: str, config: str) -> Recipe:
     method, schedule = name.split("_")
     pretraining, weights = _PRETRAININGS[method]
-    ap = {one.pretraining: one.metrics for one in PROTOCOLS[f"mmdet_{schedule}"].published}
+    ap = {one.pretraining: one.metrics for one in protocols()[f"mmdet_{schedule}"].published}
     return Recipe(name, f"mask-rcnn_r50-{config}_coco", ap[pretraining], weights)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .evaluation import Evaluation, do_step
-from .runs import Run, config_of
+from .protocol_runs import Run
 
 SET_BY = {
     "train.seed": "--seed",
@@ -86,7 +86,7 @@ def _check_run(evaluation: Evaluation, run: Run, processes: int) -> None:
     from ..engine.preflight import check_channel_order, check_dataset, dataset_names
 
     try:
-        cfg = load_config(str(config_of(run.protocol)), [*evaluation.overrides, *run.overrides])
+        cfg = load_config(str(run.protocol.config_path()), [*evaluation.overrides, *run.overrides])
         check_batch(cfg, processes)
         check_channel_order(cfg)
         for split in ("train", "test"):

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..fidelity.protocols import Protocol
 from ..files import write_atomically
 from .processes import Outcome, Step, alone_in, run_steps
-from .registry import Protocol
-from .runs import (
+from .protocol_runs import (
     DONE,
     STARTED,
     Run,
-    config_of,
     conversion_step,
     identity_of,
     preparation_step,
@@ -57,7 +56,7 @@ class Evaluation:
 
     def __post_init__(self):
         for protocol in self.protocols:
-            config_of(protocol)
+            protocol.config_path()  # raises where it is not here
         _check_checkpoint(self.checkpoint)
         names = Counter(run.name for protocol in self.protocols for run in self.runs(protocol))
         if twice := [name for name, number in names.items() if number > 1]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..fidelity.protocols import PROCESSES, Protocol
 from .evaluation import Evaluation
-from .registry import PROCESSES, Protocol
 
 
 def plan(evaluation: Evaluation, num_gpus: int | None) -> list[str]:

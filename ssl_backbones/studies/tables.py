@@ -7,11 +7,11 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..report.content import TASKS
+from ..evaluation.metrics import metric_name
+from ..fidelity.protocols import Protocol
 from .evaluation import Evaluation
-from .registry import Protocol
-from .runs import DONE
-from .spread import Spread
+from .over_seeds import Spread
+from .protocol_runs import DONE
 
 COLUMNS = (
     *("protocol", "metric", "kind", "pretraining", "value", "deviation", "runs", "seeds"),
@@ -34,7 +34,7 @@ def as_markdown(evaluation: Evaluation, name: str) -> str:
     published = [one for protocol in evaluation.protocols for one in protocol.published]
     sources = {source: n for n, source in enumerate(dict.fromkeys(p.source for p in published), 1)}
     lines = [
-        _row(["pretraining", *(f"{p.name} {_label(metric)}" for p, metric in columns)]),
+        _row(["pretraining", *(f"{p.name} {metric_name(metric)}" for p, metric in columns)]),
         _row(["---"] * (len(columns) + 1)),
         _row([f"**{_text(name)}**", *(_here(evaluation, p, metric) for p, metric in columns)]),
     ]
@@ -175,11 +175,6 @@ def _counts(evaluation: Evaluation) -> Iterator[str]:
             f"\nOf one run each: {', '.join(once)}. Another seed gives other values; --repeats makes more "
             "runs and says how much they differ."
         )
-
-
-def _label(metric: str) -> str:
-    task, _, name = metric.partition("/")
-    return f"{TASKS.get(task, 'key-point' if task == 'keypoints' else task)} {name}"
 
 
 def _row(cells: list[str]) -> str:

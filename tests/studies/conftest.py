@@ -1,6 +1,6 @@
 import pytest
 
-from ssl_backbones.studies.registry import Protocol, Published
+from ssl_backbones.fidelity.protocols import Protocol, Published
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import pytest
 
 from ssl_backbones.errors import InputError
+from ssl_backbones.fidelity.protocols import protocols as known
 from ssl_backbones.studies.checks import check_start
 from ssl_backbones.studies.evaluation import Evaluation
-from ssl_backbones.studies.registry import PROTOCOLS, find
+from ssl_backbones.studies.protocol_runs import find
 from tools import evaluate_backbone
 
 DIGITS = """
@@ -91,7 +92,7 @@ def test_lists_of_images_are_made_first_and_what_stops_that_is_told(tmp_path, mo
     # The command that makes them looks there; this process has looked at its start.
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     output = tmp_path / "out"
-    it = Evaluation("ssl://moco_v2_800ep", [PROTOCOLS["low_shot_1"]], output, 0, 1)
+    it = Evaluation("ssl://moco_v2_800ep", [known()["low_shot_1"]], output, 0, 1)
     with pytest.raises(InputError, match=r"lists\.py: .*instances_train2017\.json is not there"):
         check_start(it, "cpu", 1)
     assert not output.exists()

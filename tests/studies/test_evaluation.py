@@ -6,11 +6,12 @@ import json
 import pytest
 
 from ssl_backbones.errors import InputError
+from ssl_backbones.fidelity.protocols import Protocol
+from ssl_backbones.fidelity.protocols import protocols as known
 from ssl_backbones.studies.evaluation import Evaluation
 from ssl_backbones.studies.planning import plan
 from ssl_backbones.studies.processes import Outcome
-from ssl_backbones.studies.registry import PROTOCOLS, Protocol
-from ssl_backbones.studies.runs import identity_of
+from ssl_backbones.studies.protocol_runs import identity_of
 from ssl_backbones.studies.tables import COLUMNS, as_csv, as_markdown
 
 
@@ -66,7 +67,7 @@ def test_a_raw_file_is_converted_once_and_a_converted_one_never(protocols, moco_
 
 
 def test_what_protocols_need_is_made_once_and_only_for_runs_that_are_missing(tmp_path):
-    wanted = [PROTOCOLS[name] for name in ("voc_c4", "low_shot_1", "low_shot_2")]
+    wanted = [known()[name] for name in ("voc_c4", "low_shot_1", "low_shot_2")]
     it = Evaluation("ssl://moco_v2_800ep", wanted, tmp_path, 0, 1)
     (step,) = it.preparations()
     assert step.words[0].endswith("projects/low_shot/lists.py")
@@ -276,11 +277,11 @@ def test_results_come_from_the_run_folder(tmp_path):
     from ssl_backbones.engine.config import load_config
     from ssl_backbones.engine.recipe import recipe
     from ssl_backbones.evaluation.metrics import write_metrics
-    from ssl_backbones.studies.runs import config_of, result_of, runs_of
+    from ssl_backbones.studies.protocol_runs import result_of, runs_of
 
-    protocol = PROTOCOLS["mmdet_1x"]
+    protocol = known()["mmdet_1x"]
     (run,) = runs_of(protocol, seed=0, folds=5)
-    cfg = load_config(str(config_of(protocol)), ["train.seed=0", "train.init_checkpoint=a.pkl"])
+    cfg = load_config(str(protocol.config_path()), ["train.seed=0", "train.init_checkpoint=a.pkl"])
     metrics = {"bbox": {"AP": 38.1, "AP50": 58.0, "AP-cat": 1.0}, "segm": {"AP": float("nan")}}
     write_metrics(metrics, str(tmp_path / "inference" / "metrics.json"), "coco_2017_val")
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import configs_folder
 from ..errors import InputError
+from ..fidelity.protocols import PROCESSES, Protocol, protocols, root
 from .processes import Step
-from .registry import PROCESSES, Protocol
 
 DONE = "done"
 STARTED = "started"
@@ -51,19 +51,41 @@ def runs_of(protocol: Protocol, *, seed: int, folds: int, repeats: int = 1) -> I
         yield Run(f"{protocol.name}_fold{number}", protocol, seed + number, dataset)
 
 
-def config_of(protocol: Protocol) -> Path:
-    """The protocol's config.
+def find(names: Iterable[str]) -> list[Protocol]:
+    """Protocols by their names; the path of a LazyConfig stands for a protocol of its own.
 
     Raises:
-        InputError: it is not here.
+        InputError: there is no such protocol, one is named twice, or a config is called as something else
+            that an evaluation makes.
     """
-    path = _root() / protocol.config
-    if not path.is_file():
+    known, found = protocols(), {}
+    for name in map(str.strip, names):
+        if name in known:
+            protocol = known[name]
+        elif name.endswith(".py") and Path(name).is_file():
+            protocol = _own(Path(name))
+        else:
+            raise InputError(
+                f"no protocol is called {name!r}: give the path of a config, or {', '.join(known)}"
+            )
+        if protocol.name in found:
+            raise InputError(f"protocol {protocol.name} is named twice")
+        found[protocol.name] = protocol
+    return list(found.values())
+
+
+def _own(config: Path) -> Protocol:
+    # Names of runs and logs, and what else stands in the folder of an evaluation.
+    taken = (
+        rf"({'|'.join(protocols())})(_fold\d+|_repeat\d+|_preparation)?|logs|conversion|backbone\.pkl|"
+        r"(runs|evaluation)\.json|table\.(md|csv)|\.lock"
+    )
+    if re.fullmatch(taken, config.stem):
         raise InputError(
-            f"protocol {protocol.name} needs {protocol.config}, which only a checkout of this project has: "
-            "run tools/evaluate_backbone.py there"
+            f"{config}: the run would be called {config.stem}, which an evaluation calls something else; "
+            "rename the config"
         )
-    return path
+    return Protocol(config.stem, str(config), str(config.resolve()))
 
 
 def conversion_step(checkpoint: str, converted: Path) -> Step:
@@ -89,7 +111,7 @@ def run_step(
     """
     words = (
         _as_typed("tools/train_net.py"),
-        *("--config-file", _short(config_of(run.protocol))),
+        *("--config-file", _short(run.protocol.config_path())),
         *("--resume", *flags, *overrides, *run.overrides),
         f"train.init_checkpoint={weights}",
         f"train.output_dir={folder}",
@@ -154,7 +176,7 @@ def _fields(run: Run, overrides: Sequence[str]) -> dict[str, Any]:
     from ..engine.config import load_config
     from ..engine.recipe import recipe
 
-    cfg = load_config(str(config_of(run.protocol)), overrides)
+    cfg = load_config(str(run.protocol.config_path()), overrides)
     return _without_own(recipe(cfg, slots=PROCESSES))
 
 
@@ -163,14 +185,9 @@ def _without_own(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key not in ("weights", "train.seed")}
 
 
-def _root() -> Path:
-    """What holds configs, tools and projects: the checkout, or the installed package without projects."""
-    return configs_folder().parent
-
-
 def _as_typed(path: str) -> str:
     """A file of the checkout as one types it there: elsewhere its whole path."""
-    return _short(_root() / path)
+    return _short(root() / path)
 
 
 def _short(path: Path) -> str:

@@ -7,10 +7,10 @@ import pytest
 
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.errors import InputError
-from ssl_backbones.studies.registry import FOLDS, PROTOCOLS, find
-from ssl_backbones.studies.runs import config_of, runs_of
+from ssl_backbones.fidelity.protocols import protocols, read_protocols
 
 CHECKOUT = Path(__file__).parents[2]
+PROTOCOLS = protocols()
 
 # Detectron2's MODEL_ZOO.md, "train time (s/iter)": of R50-C4 on VOC, Mask R-CNN R50-C4 1x, Keypoint R-CNN
 # R50-FPN 1x; and of Mask R-CNN R50-FPN 1x below.
@@ -19,7 +19,7 @@ SECONDS = {"voc_c4": 0.537, "coco_c4": 0.584, "keypoints": 0.315}
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
 def test_a_protocol_is_its_config(protocol):
-    cfg = load_config(str(config_of(protocol)))
+    cfg = load_config(str(protocol.config_path()))
     assert cfg.train.max_iter == protocol.iterations
     seconds = next((s for name, s in SECONDS.items() if protocol.name.startswith(name)), 0.261)
     assert protocol.seconds == seconds
@@ -70,46 +70,55 @@ def test_numbers_of_protocols_that_are_not_known_to_be_the_same_say_so():
         assert re.search(rf"\| {epochs} epochs.*, {theirs} iterations \|.*\*\*{ours}\*\*", page)
 
 
-def test_folds_are_runs_with_seeds_of_their_own():
-    (run,) = runs_of(PROTOCOLS["voc_c4"], seed=3, folds=FOLDS)
-    assert (run.name, run.seed, run.overrides) == ("voc_c4", 3, [])
-    runs = list(runs_of(PROTOCOLS["low_shot_5"], seed=3, folds=2))
-    assert [(run.name, run.seed) for run in runs] == [
-        ("low_shot_5_fold0", 3),
-        ("low_shot_5_fold1", 4),
-    ]
-    assert runs[1].overrides == ["dataloader.train.dataset.names=coco_low_shot_5_fold1_train"]
+MINE = """
+mine:
+  title: Mine
+  config: configs/mine.py
+  metrics: [bbox/AP, segm/AP]
+  iterations: 3
+  published:
+  - source: somebody
+    numbers:
+      MoCo: [38.0, 34.3]
+"""
 
 
-def test_protocols_are_found_by_name_and_configs_by_path(tmp_path):
-    own = tmp_path / "mine.py"
-    own.touch()
-    names = [protocol.name for protocol in find([" voc_c4", f"{own} "])]
-    assert names == ["voc_c4", "mine"]
-    for bad, message in (
-        (["voc"], "no protocol is called 'voc'.*voc_c4, coco_c4_1x"),
-        ([str(tmp_path / "none.py")], "no protocol is called"),
-        (["voc_c4", "voc_c4"], "named twice"),
-        ([""], "no protocol is called ''"),
-    ):
-        with pytest.raises(InputError, match=message):
-            find(bad)
+def test_a_folder_makes_a_protocol(tmp_path):
+    path = tmp_path / "protocol.yaml"
+    path.write_text(MINE)
+    (protocol,) = read_protocols(path)
+    assert (protocol.name, protocol.seconds, protocol.folds) == ("mine", None, ())
+    (published,) = protocol.published
+    assert published.metrics == {"bbox/AP": 38.0, "segm/AP": 34.3} and published.differs == ""
+    with pytest.raises(InputError, match=r"protocol mine needs .*configs/mine\.py, which only"):
+        protocol.config_path()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mine.py").touch()
+    assert protocol.config_path().resolve() == (tmp_path / "configs" / "mine.py").resolve()
 
 
 @pytest.mark.parametrize(
-    "stem",
+    ("old", "new", "message"),
     [
-        "voc_c4",
-        "low_shot_1_fold0",
-        "voc_c4_repeat1",
-        "logs",
-        "conversion",
-        "table.md",
-        "backbone.pkl",
+        (MINE, "- mine", "holds no protocols"),
+        (MINE, "mine: [", "is no YAML"),
+        ("mine:", "mine: {}\nother:", "mine has no `title`"),
+        ("  iterations: 3\n", "", "mine has no `iterations`"),
+        ("iterations: 3", "iterations: 3\n  epochs: 12", "may have .* and nothing else"),
+        ("iterations: 3", "iterations: three", "`iterations` is 'three': give a int"),
+        ("iterations: 3", "iterations: 3\n  seconds: 1", "`seconds` is 1: give a float"),
+        ("iterations: 3", "iterations: 3\n  folds: [1]", r"`folds` is \[1\]: give words"),
+        ("[bbox/AP, segm/AP]", "[bbox/AP]", "MoCo: give a number .* for each of bbox/AP$"),
+        ("[38.0, 34.3]", "[38.0, '34.3']", "MoCo: give a number .* bbox/AP, segm/AP"),
+        ("- source: somebody\n    n", "- n", "published has `source`, `numbers`"),
     ],
 )
-def test_a_config_is_not_called_as_something_else_of_an_evaluation(tmp_path, stem):
-    own = tmp_path / f"{stem}.py"
-    own.touch()
-    with pytest.raises(InputError, match="rename the config"):
-        find([str(own)])
+def test_what_is_no_protocol_is_refused(tmp_path, old, new, message):
+    path = tmp_path / "protocol.yaml"
+    assert old in MINE
+    path.write_text(MINE.replace(old, new))
+    with pytest.raises(InputError, match=rf"protocol\.yaml.*{message}"):
+        list(read_protocols(path))
+    path.unlink()
+    with pytest.raises(InputError, match=r"cannot read .*protocol\.yaml"):
+        list(read_protocols(path))

@@ -1,20 +1,18 @@
-"""Initialisations compared over seeds: the rule of ties, what is read, what is said."""
+"""Initialisations compared over seeds: what is read, what is said."""
 
 import json
 
-import numpy as np
 import pytest
 
 from ssl_backbones.errors import InputError
 from ssl_backbones.evaluation.metrics import write_metrics
-from ssl_backbones.report.initialization_tables import parse_expectation, tables
-from ssl_backbones.report.initializations import (
+from ssl_backbones.studies.initializations import (
     FROZEN,
-    Summary,
-    compare,
     other_differences,
+    parse_expectation,
     read_results,
     summarize,
+    tables,
 )
 
 HEADER = "arm,protocol,budget,seed,status,bbox/AP,segm/AP\n"
@@ -50,35 +48,11 @@ def write_run(tmp_path):
     return write
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "verdict"),
-    [
-        ((33, 34, 35), (30, 31, 32), "higher"),  # 3 apart, ranges of 2
-        ((30, 31, 32), (33, 34, 35), "lower"),
-        ((32, 33, 34), (30, 31, 32), "tie"),  # 2 apart: just the range
-        ((33, 34, 35), (28, 31, 34), "tie"),  # 3 apart, and one range of 6
-        ((5, 5, 5), (5, 5, 5), "tie"),
-        ((5, 5, 5), (4, 4, 4), "higher"),  # no spread at all
-        ((50, 51), (1, 2, 3), "unknown"),
-        ((1, 2, 3), (50,), "unknown"),
-    ],
-)
-def test_a_difference_inside_the_spread_is_a_tie(a, b, verdict):
-    assert compare(Summary("a", a), Summary("b", b)) == verdict
-
-
-def test_one_pair_in_twenty_of_equal_arms_is_called_different():
-    draws = np.random.default_rng(0).standard_normal((6000, 2, 3))
-    called = [compare(Summary("a", tuple(a)), Summary("b", tuple(b))) != "tie" for a, b in draws]
-    # 4.9 % by 200,000 pairs of plain NumPy; the standard error of 6,000 is 0.3 %.
-    assert np.mean(called) == pytest.approx(0.049, abs=0.01)
-
-
 def test_a_study_is_summed_up_by_condition_and_arm(study):
     summaries = summarize(read_results([study]), "bbox/AP")
     assert list(summaries) == [("finetuned", "50")]  # the failed run is the other's only one
     found = summaries["finetuned", "50"]
-    assert {arm: (s.mean, s.spread) for arm, s in found.items()} == {
+    assert {arm: (s.mean, s.range) for arm, s in found.items()} == {
         "bad": (21, 2),
         "good": (31, 2),
         "same": (32, 2),

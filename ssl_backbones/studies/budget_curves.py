@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
-import statistics
 from collections.abc import Sequence
 
 from ..errors import InputError
+from ..evaluation.metrics import metric_name
 from ..files import write_atomically
-from .initialization_tables import metric_name
-from .initializations import Result, Summary, summarize
-
-LEVEL = 0.95
-"""Confidence of the bands."""
+from .initializations import Result, summarize
+from .over_seeds import Spread
 
 _PANEL_INCHES = (4.8, 4.0)
 _APART = 1.03
@@ -25,8 +21,8 @@ def draw_budget_curves(
 ) -> None:
     """Draw a panel for each protocol and metric: means, bands, and every seed as a point.
 
-    The bands are Student's intervals of the mean over seeds (`interval`): they tell how far the mean would
-    move with other seeds, not with other pretrainings or test images.
+    The bands are Student's intervals of the mean over seeds (`Spread.interval`): they tell how far the mean
+    would move with other seeds, not with other pretrainings or test images.
 
     Raises:
         InputError: a budget is no number, or `path` cannot be written.
@@ -65,29 +61,18 @@ def draw_budget_curves(
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
-def interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Student's confidence interval of the mean of normally distributed values; one value is its own."""
-    from scipy.special import stdtrit
-
-    mean, num = statistics.fmean(values), len(values)
-    if num < 2:
-        return mean, mean
-    half = stdtrit(num - 1, (1 + level) / 2) * statistics.stdev(values) / math.sqrt(num)
-    return mean - half, mean + half
-
-
-def _draw_arm(axis, points: list[tuple[float, Summary]], index: int, arm: str) -> None:
+def _draw_arm(axis, points: list[tuple[float, Spread]], index: int, arm: str) -> None:
     colour = f"C{index}"
     budgets = [budget for budget, _ in points]
-    bands = [interval(summary.values) for _, summary in points]
-    means = [summary.mean for _, summary in points]
+    bands = [spread.interval() for _, spread in points]
+    means = [spread.mean for _, spread in points]
     marker = _MARKERS[index % len(_MARKERS)]
     axis.plot(budgets, means, color=colour, marker=marker, markersize=5, label=arm)
     axis.fill_between(budgets, *zip(*bands, strict=True), color=colour, alpha=0.12, linewidth=0)
     # A band between two budgets is seen; at a single one it is a bar.
     axis.vlines(budgets, *zip(*bands, strict=True), color=colour, alpha=0.4, linewidth=1)
-    for budget, summary in points:
-        axis.plot([budget] * len(summary.values), summary.values, ".", color=colour, markersize=3)
+    for budget, spread in points:
+        axis.plot([budget] * len(spread.values), spread.values, ".", color=colour, markersize=3)
 
 
 def _number(budget: str) -> float:

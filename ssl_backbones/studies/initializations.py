@@ -1,9 +1,4 @@
-"""Which initialisation of a backbone is better, over seeds: results read, summed up and compared.
-
-A difference of means inside the spread over seeds is a tie. The spread of a comparison is the larger one of
-its two sides' ranges, highest less lowest seed. With three normally distributed seeds a side this calls one
-pair in twenty of equal initialisations different (4.9 %; with two seeds 22 %, so that those are not judged).
-"""
+"""Which initialisation of a backbone is better, over seeds: results read, compared and tabled."""
 
 from __future__ import annotations
 
@@ -11,21 +6,24 @@ import csv
 import json
 import math
 import os
-import statistics
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..evaluation.metrics import metric_name
+from ..tables import Table
+from .over_seeds import HIGHER, LOWER, TIE, Spread, compare
+from .protocol_runs import DONE
 
-FEWEST_SEEDS = 3
-"""Of each side, for a verdict."""
-
-DONE = "done"
-HIGHER, LOWER, TIE, UNKNOWN = "higher", "lower", "tie", "unknown"
 FINETUNED, FROZEN = "finetuned", "frozen"
+
+OUTCOMES = {HIGHER: "came out", TIE: "tie", LOWER: "the other way"}
+"""By how the side that was expected to be higher compares."""
 
 _KEY_COLUMNS = ("arm", "protocol", "budget", "seed", "status")
 _COMPARED = (
@@ -68,34 +66,19 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """The values of one arm under one condition, a seed each."""
+class Expectation:
+    """That `higher` has the higher AP, wherever both arms are; `protocol` narrows it down."""
 
-    arm: str
-    values: tuple[float, ...]
+    higher: str
+    lower: str
+    protocol: str = ""
 
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values)
-
-    @property
-    def spread(self) -> float:
-        """Highest less lowest seed."""
-        return max(self.values) - min(self.values)
+    def __str__(self) -> str:
+        return f"{self.protocol}{': ' if self.protocol else ''}{self.higher} > {self.lower}"
 
 
-def compare(a: Summary, b: Summary) -> str:
-    """Whether `a` is `HIGHER` or `LOWER` than `b`, a `TIE`, or `UNKNOWN` for want of seeds."""
-    if min(len(a.values), len(b.values)) < FEWEST_SEEDS:
-        return UNKNOWN
-    difference = a.mean - b.mean
-    if abs(difference) <= max(a.spread, b.spread):
-        return TIE
-    return HIGHER if difference > 0 else LOWER
-
-
-def summarize(results: Iterable[Result], metric: str) -> dict[tuple[str, str], dict[str, Summary]]:
-    """Condition to arm to its summary, of the runs that are done; in the order of the results.
+def summarize(results: Iterable[Result], metric: str) -> dict[tuple[str, str], dict[str, Spread]]:
+    """Condition to arm to its values, of the runs that are done; in the order of the results.
 
     Raises:
         InputError: a run lacks the metric.
@@ -109,7 +92,7 @@ def summarize(results: Iterable[Result], metric: str) -> dict[tuple[str, str], d
             raise InputError(f"{result.source} holds no {metric}; there are {known}")
         values[result.condition][result.arm].append(result.metrics[metric])
     return {
-        condition: {arm: Summary(arm, tuple(seeds)) for arm, seeds in arms.items()}
+        condition: {arm: Spread(tuple(seeds)) for arm, seeds in arms.items()}
         for condition, arms in sorted(values.items(), key=lambda item: _order(item[0]))
     }
 
@@ -225,3 +208,114 @@ def _short(weights: str) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+# What is told of them
+
+
+def parse_expectation(text: str) -> Expectation:
+    """From "A > B", or "PROTOCOL: A > B".
+
+    Raises:
+        InputError: it is neither.
+    """
+    found = re.fullmatch(r"(?:\s*(\w+)\s*:)?([^<>:]+)>([^<>:]+)", text)
+    if not found:
+        raise InputError(f"--expect {text!r}: write 'A > B', or 'PROTOCOL: A > B'")
+    protocol, higher, lower = (part.strip() for part in (found[1] or "", found[2], found[3]))
+    return Expectation(higher, lower, protocol)
+
+
+def tables(
+    results: Sequence[Result],
+    metrics: Sequence[str],
+    *,
+    reference: str = "",
+    expectations: Sequence[Expectation] = (),
+) -> list[Table]:
+    """One table a metric, then the ties, what was expected, and what is not comparable or missing.
+
+    Args:
+        reference: the arm that the others are compared with; where it is missing, the condition's first.
+
+    Raises:
+        InputError: no run is done, a run lacks a metric, or no run is of an arm that is named.
+    """
+    arms = list(dict.fromkeys(result.arm for result in results))
+    for name in filter(None, (reference, *(n for e in expectations for n in (e.higher, e.lower)))):
+        if name not in arms:
+            raise InputError(f"no run is of the arm {name!r}; there are {', '.join(arms)}")
+    if not any(result.status == DONE for result in results):
+        raise InputError("no run is done: there is nothing to compare")
+    made = [_means(results, metric, reference) for metric in metrics]
+    made.append(_ties(results, metrics))
+    if expectations:
+        made.append(_outcomes(results, metrics, expectations))
+    made += [table for table in (_differences(results), _failures(results)) if table.rows]
+    return made
+
+
+def _means(results: Sequence[Result], metric: str, reference: str) -> Table:
+    rows = []
+    for (protocol, budget), arms in summarize(results, metric).items():
+        base = reference if reference in arms else next(iter(arms))
+        for arm, spread in arms.items():
+            seeds = spread.values
+            means = (f"{spread.mean:.1f}", f"{min(seeds):.1f} to {max(seeds):.1f}")
+            against = ("", "")
+            if arm != base:
+                difference = f"{spread.mean - arms[base].mean:+.1f} to {base}"
+                against = (difference, compare(spread, arms[base]))
+            rows.append((protocol, budget, arm, str(len(seeds)), *means, *against))
+    name = metric_name(metric)
+    columns = ("protocol", "budget", "backbone", "seeds", name, "over seeds", "difference", "is")
+    return Table(f"{name}, mean and range over seeds", columns, rows)
+
+
+def _ties(results: Sequence[Result], metrics: Sequence[str]) -> Table:
+    rows = []
+    for metric in metrics:
+        for condition, arms in summarize(results, metric).items():
+            pairs = list(combinations(arms, 2))
+            tied = [f"{a} = {b}" for a, b in pairs if compare(arms[a], arms[b]) == TIE]
+            named = ", ".join(tied) or "none"
+            rows.append((*condition, metric_name(metric), f"{len(tied)} of {len(pairs)}", named))
+    return Table("Ties", ("protocol", "budget", "metric", "pairs", "tied"), rows)
+
+
+def _outcomes(
+    results: Sequence[Result], metrics: Sequence[str], expectations: Sequence[Expectation]
+) -> Table:
+    rows = []
+    for expected in expectations:
+        for metric in metrics:
+            for (protocol, budget), arms in summarize(results, metric).items():
+                if expected.protocol not in ("", protocol):
+                    continue
+                if expected.higher in arms and expected.lower in arms:
+                    a, b = arms[expected.higher], arms[expected.lower]
+                    outcome = OUTCOMES.get(compare(a, b), "too few seeds")
+                    order = f"{expected.higher} > {expected.lower}"
+                    difference = f"{a.mean - b.mean:+.1f}"
+                    rows.append((order, protocol, budget, metric_name(metric), difference, outcome))
+    columns = ("expected", "protocol", "budget", "metric", "difference", "outcome")
+    return Table("What was expected before the runs", columns, rows)
+
+
+def _differences(results: Sequence[Result]) -> Table:
+    rows = [
+        (name, ", ".join(map(str, values))) for name, values in other_differences(results).items()
+    ]
+    title = "Not comparable: what else differs between the runs and affects a result"
+    return Table(title, ("field", "values"), rows)
+
+
+def _failures(results: Sequence[Result]) -> Table:
+    rows = [
+        (result.arm, *result.condition, result.seed, result.status)
+        for result in results
+        if result.status != DONE
+    ]
+    return Table(
+        "Runs without a result", ("backbone", "protocol", "budget", "seed", "status"), rows
+    )

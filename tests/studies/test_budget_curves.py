@@ -5,23 +5,12 @@ import pytest
 from PIL import Image
 
 from ssl_backbones.errors import InputError
-from ssl_backbones.report.budget_curves import draw_budget_curves, interval
-from ssl_backbones.report.initializations import Result
+from ssl_backbones.studies.budget_curves import draw_budget_curves
+from ssl_backbones.studies.initializations import Result
 
 
 def result(arm, budget, seed, ap, protocol="finetuned"):
     return Result(arm, protocol, str(budget), str(seed), "done", {"bbox/AP": ap}, "test")
-
-
-def test_the_band_is_students_interval():
-    # t with 2 degrees of freedom at 97.5 %: 4.302653 (any table); mean 2, standard deviation 1.
-    low, high = interval((1, 2, 3))
-    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-5)
-    # 1.959964 in the limit of many.
-    many = np.random.default_rng(0).normal(size=10_000)
-    low, high = interval(many)
-    assert (high - low) / 2 == pytest.approx(1.959964 * many.std(ddof=1) / 100, rel=1e-3)
-    assert interval((7.0,)) == (7.0, 7.0)
 
 
 def test_every_arm_is_drawn_in_a_colour_of_its_own(tmp_path):
