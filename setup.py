@@ -99,7 +99,7 @@ setup(
     package_data={
         "ssl_backbones.configs": ["*.yaml"],
         "ssl_backbones.configs.common": ["*.yaml"],
-        "ssl_backbones.report": ["templates/*"],
+        "ssl_backbones.report.page": ["templates/*"],
     },
     install_requires=REQUIREMENTS,
     extras_require={

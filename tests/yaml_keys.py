@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
-
-from ssl_backbones.fidelity.checking import ABSENT
+from fidelity_checking import ABSENT
 
 SHARED = {
     "MODEL.BACKBONE.FREEZE_AT": "model.backbone.freeze_at",

@@ -58,7 +58,11 @@ def run(args: argparse.Namespace) -> int:
 
     from ssl_backbones.engine.config import load_config
     from ssl_backbones.progress import progress_bar
-    from ssl_backbones.report.training_images import OVERVIEW, draw_training_images, in_words
+    from ssl_backbones.report.reading.training_images import (
+        OVERVIEW,
+        draw_training_images,
+        in_words,
+    )
 
     setup_logger(name="ssl_backbones")
     cfg = load_config(args.config_file, args.opts)

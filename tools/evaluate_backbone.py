@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     from ssl_backbones.studies.checks import check_overrides, check_start
     from ssl_backbones.studies.evaluation import StepFailed
-    from ssl_backbones.studies.planning import plan
+    from ssl_backbones.studies.tables import plan
 
     _check(args)
     name, evaluation = _evaluation(args)

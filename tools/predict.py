@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from ssl_backbones.errors import InputError, run_command
 
 if TYPE_CHECKING:
+    from ssl_backbones.prediction.detector import Summary
     from ssl_backbones.prediction.inputs import Source
-    from ssl_backbones.prediction.predicting import Summary
 
 EXAMPLES = """
 examples:
@@ -123,10 +123,8 @@ def _predict(args: argparse.Namespace, sources: list[Source]) -> Summary:
     from detectron2.utils.logger import setup_logger
 
     from ssl_backbones.engine.config import load_config
-    from ssl_backbones.prediction.classes import classes_of
-    from ssl_backbones.prediction.detector import Detector
-    from ssl_backbones.prediction.predicting import count_images, predict
-    from ssl_backbones.prediction.results import Results
+    from ssl_backbones.prediction.detector import Detector, count_images, predict
+    from ssl_backbones.prediction.output import Results, classes_of
     from ssl_backbones.progress import progress_bar
 
     setup_logger(name="ssl_backbones")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_backbones.errors import InputError, run_command
-from ssl_backbones.report.plain_text import encodable
+from ssl_backbones.report.wording import encodable
 
 if TYPE_CHECKING:
     from ssl_backbones.report.content import Report
@@ -107,8 +107,10 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
     if not args.pictures_only:
         import jinja2  # noqa: F401
 
-    from ssl_backbones.report import csv_tables, markdown, page
-    from ssl_backbones.report.building import build
+    from ssl_backbones.report.comparing.building import build
+    from ssl_backbones.report.page import exports as csv_tables
+    from ssl_backbones.report.page import exports as markdown
+    from ssl_backbones.report.page import html_page as page
 
     report = build(
         args.runs,
@@ -207,8 +209,8 @@ def _write_run_files(report: Report) -> dict[str, list[str]]:
         By folder the names of the files that were written.
     """
     from ssl_backbones.progress import progress_bar
-    from ssl_backbones.report.csv_tables import write_results
-    from ssl_backbones.report.run_files import write_run_files
+    from ssl_backbones.report.page.exports import write_results
+    from ssl_backbones.report.page.run_files import write_run_files
 
     written = defaultdict(list)
     with progress_bar(len(report.runs)) as advance:
@@ -226,7 +228,7 @@ def _write_run_files(report: Report) -> dict[str, list[str]]:
 def _verdict(report: Report) -> list[str]:
     """What came out, and what is missing."""
     from ssl_backbones.report.content import TASKS
-    from ssl_backbones.report.page import sentences
+    from ssl_backbones.report.page.html_page import sentences
 
     lines = [
         sentence

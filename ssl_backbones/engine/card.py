@@ -11,7 +11,7 @@ from tabulate import tabulate
 from torch import nn
 
 from ..modeling.freezing import count_parameters, norms, parts
-from .setting import Setting
+from .settling import Setting
 
 logger = logging.getLogger("detectron2")
 

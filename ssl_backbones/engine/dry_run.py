@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..evaluation.coco import unwrapped
-from .hooks.metrics import peak_memory
+from .hooks.metrics_log import peak_memory
 from .trainer import Trainer
 
 ITERATIONS = 3  # the first of which, which warms everything up, is not counted

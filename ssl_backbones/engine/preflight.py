@@ -27,10 +27,10 @@ from ..data.annotations.splits import check_splits
 from ..errors import InputError
 from ..fast.evaluation.coco_evaluator import FastCOCOEvaluator
 from ..lazy import target_of
-from .batch import check_batch
 from .checkpoints.checkpoint_folder import numbered, pointed_at
 from .launching.world import World
 from .provenance import check_weights
+from .schedule import check_batch
 
 AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 

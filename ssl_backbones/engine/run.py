@@ -21,8 +21,7 @@ from .hooks.ema import WeightAverage
 from .launching import slurm
 from .launching.launch import PREEMPTED, launch
 from .launching.world import World, one_voice, world
-from .setting import Setting
-from .start import set_up, settle, take_effect
+from .settling import Setting, set_up, settle, take_effect
 from .training import distributed, train
 
 

@@ -1,10 +1,81 @@
-"""The learning-rate schedule of a config, its warm-up counted in iterations."""
+"""Learning rate and schedule: of a batch that is not the reference, and with a warm-up in iterations."""
 
 from __future__ import annotations
 
 from detectron2.config import instantiate
 from fvcore.common.param_scheduler import LinearParamScheduler, ParamScheduler
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ..errors import InputError
+
+# What Detectron2's DefaultTrainer.auto_scale_workers divides by the scale; the steps of a LazyConfig's
+# schedule are shares of max_iter and move with it.
+_LENGTHS = (
+    "train.max_iter",
+    "train.warmup_iters",
+    "train.eval_period",
+    "train.checkpointer.period",
+)
+
+
+def check_batch(cfg: DictConfig, world_size: int) -> None:
+    """Refuse a batch that does not divide, or that the learning rate was not made for without a word.
+
+    Raises:
+        InputError: with what to set.
+    """
+    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    if batch is None:
+        return
+    accumulate, rule = cfg.train.accumulate, cfg.train.scale_lr
+    if accumulate < 1:
+        raise InputError(f"train.accumulate={accumulate}: must be at least 1")
+    if batch < 1 or batch % (world_size * accumulate):
+        among = f"{world_size} process{'es' if world_size > 1 else ''}"
+        if accumulate > 1:
+            among += f" x train.accumulate={accumulate}"
+        raise InputError(
+            f"dataloader.train.total_batch_size={batch} does not divide among {among}; make it a multiple, "
+            "or change their number"
+        )
+    if rule not in (None, "linear", "none"):
+        raise InputError(f"train.scale_lr={rule}: is linear or none")
+    reference = cfg.train.reference_batch_size
+    if batch != reference and rule is None:
+        lr = OmegaConf.select(cfg, "optimizer.lr")
+        raise InputError(
+            f"dataloader.train.total_batch_size={batch}, and optimizer.lr={lr} and the schedule are for "
+            f"train.reference_batch_size={reference}: say train.scale_lr=linear (learning rate x "
+            f"{batch / reference:g}, {round(cfg.train.max_iter * reference / batch):,} iterations) or "
+            "train.scale_lr=none (both as they are)"
+        )
+
+
+def scale_to_batch(cfg: DictConfig) -> tuple[str, str]:
+    """Apply `train.scale_lr` to `cfg` in place.
+
+    With the scale s = batch / reference, "linear" multiplies the learning rate by s and divides the lengths
+    (iterations, warm-up, periods of evaluation and checkpoints) by it, rounded.
+
+    Returns:
+        What the batch and the learning rate are, in words.
+    """
+    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    reference, lr = cfg.train.reference_batch_size, OmegaConf.select(cfg, "optimizer.lr")
+    if batch is None or batch == reference:
+        return f"{batch} images a step, as the reference", f"{lr}"
+    of_reference = f"{batch} images a step; the reference is {reference}"
+    if cfg.train.scale_lr != "linear" or lr is None:
+        return of_reference, f"{lr}, as requested (train.scale_lr={cfg.train.scale_lr})"
+    scale = batch / reference
+    cfg.optimizer.lr = lr * scale
+    lengths = []
+    for key in _LENGTHS:
+        length = OmegaConf.select(cfg, key)
+        if length:
+            OmegaConf.update(cfg, key, max(1, round(length / scale)))
+            lengths.append(f"{key} {length} -> {OmegaConf.select(cfg, key)}")
+    return of_reference, f"{lr} requested, {lr * scale:g} effective; {', '.join(lengths)}"
 
 
 def lr_multiplier(cfg: DictConfig) -> ParamScheduler:

@@ -20,19 +20,18 @@ from . import preflight, record
 from .card import run_card, show
 from .checkpoints.checkpointer import StrictCheckpointer
 from .dry_run import dry_run
-from .exceptions import NonFiniteError, Preempted
 from .hooks.checkpoints import Checkpoints
 from .hooks.ema import EMA, WeightAverage
 from .hooks.evaluations import EvaluationsHook
 from .hooks.health import Health
-from .hooks.metrics import MetricsLog
+from .hooks.metrics_log import MetricsLog
 from .hooks.precise_bn import PreciseBN
-from .hooks.progress import Progress
+from .hooks.progress_lines import Progress
 from .hooks.training_batches import TrainingBatches
 from .launching.launch import PREEMPTED
 from .schedule import lr_multiplier
-from .setting import Setting
-from .trainer import Trainer
+from .settling import Setting
+from .trainer import NonFiniteError, Preempted, Trainer
 
 logger = logging.getLogger("detectron2")
 

@@ -27,7 +27,7 @@ class Verdict:
         difference: to the first run, paired over images; None of the first run, and where nothing can be
             compared.
         share_higher: of the resamples in which this run is above the first; None as above.
-        word: the difference in words, as `ssl_backbones.report.verdicts` has them, or why it is not compared.
+        word: the difference in words, as `comparing.verdicts` has them, or why it is not compared.
         published: percent, of the recipe that the run is of; None if there is none.
         published_source: who published it, and which configuration.
         published_note: why the published number is not of the same thing; "" if it is.

@@ -81,9 +81,9 @@ def _check_gpus(processes: int) -> None:
 
 def _check_run(evaluation: Evaluation, run: Run, processes: int) -> None:
     from ..data.annotations.splits import check_splits
-    from ..engine.batch import check_batch
     from ..engine.config import load_config
     from ..engine.preflight import check_channel_order, check_dataset, dataset_names
+    from ..engine.schedule import check_batch
 
     try:
         cfg = load_config(str(run.protocol.config_path()), [*evaluation.overrides, *run.overrides])

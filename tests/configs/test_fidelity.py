@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from commands import CHECKOUT
+from fidelity_checking import ABSENT, check, check_fields, tree_of, value_of
 from fidelity_files import FILES, config, read
 
 from ssl_backbones import fidelity
 from ssl_backbones.engine.recipe import compare, recipe
-from ssl_backbones.fidelity.checking import ABSENT, tree_of, value_of
 
 # Studies and measurements of this project, which repeat nobody's protocol.
 NO_PROTOCOLS = {"benchmarks", "digits", "transfer_study"}
@@ -29,7 +29,7 @@ def test_every_config_of_a_protocol_is_in_a_file():
 
 @pytest.mark.parametrize(("file", "name"), CONFIGS, ids=[name for _, name in CONFIGS])
 def test_the_config_is_what_the_file_says(file, name):
-    assert fidelity.check(config(file, name), read(file), name) == []
+    assert check(config(file, name), read(file), name) == []
 
 
 def test_every_config_says_what_its_norms_are():
@@ -56,7 +56,7 @@ def test_no_field_can_change_unseen(file, name):
 
 
 def checked(fields, file, name):
-    return fidelity.check_fields(fields, read(file), name)
+    return check_fields(fields, read(file), name)
 
 
 def field_named(field, problem):

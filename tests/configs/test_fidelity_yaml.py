@@ -3,12 +3,12 @@
 import pytest
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
+from fidelity_checking import tree_of, value_of
 from fidelity_files import config, read
 from moco_c4 import FILES, effective_config
 from yaml_keys import NOT_COMPARED, SHARED, TRANSLATED
 
 from ssl_backbones.engine.recipe import recipe
-from ssl_backbones.fidelity.checking import tree_of, value_of
 from ssl_backbones.fidelity.rows import normal
 
 VOC = ("projects/voc_c4/fidelity.yaml", "moco_voc_c4_24k", "voc_moco")

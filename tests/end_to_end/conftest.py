@@ -31,7 +31,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="session")
 def report_page(tmp_path_factory):
     """The file of a report with names that are scripts."""
-    from ssl_backbones.report.page import render
+    from ssl_backbones.report.page.html_page import render
 
     folder = tmp_path_factory.mktemp("report")
     path = folder / "report.html"

@@ -7,8 +7,8 @@ import pytest
 from browsing import active, ask, find, keys, press, run_scripts
 from small_report import CLASSES, SCRIPT, write_run
 
-from ssl_backbones.report.building import build
-from ssl_backbones.report.page import render
+from ssl_backbones.report.comparing.building import build
+from ssl_backbones.report.page.html_page import render
 
 
 def names(browser):

@@ -4,8 +4,8 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultTrainer
 
-from ssl_backbones.engine.batch import check_batch, scale_to_batch
 from ssl_backbones.engine.config import load_config
+from ssl_backbones.engine.schedule import check_batch, scale_to_batch
 from ssl_backbones.errors import InputError
 
 

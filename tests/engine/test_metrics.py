@@ -14,7 +14,7 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.utils.events import EventStorage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ssl_backbones.engine.hooks.metrics import TIMED, MetricsLog, cut_back, peak_memory
+from ssl_backbones.engine.hooks.metrics_log import TIMED, MetricsLog, cut_back, peak_memory
 
 
 class Loop(TrainerBase):

@@ -9,7 +9,7 @@ import pytest
 from detectron2.engine import TrainerBase
 from rich.console import Console
 
-from ssl_backbones.engine.hooks.progress import Progress
+from ssl_backbones.engine.hooks.progress_lines import Progress
 
 
 class Loop(TrainerBase):

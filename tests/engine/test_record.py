@@ -11,7 +11,8 @@ import torch
 from detectron2 import model_zoo
 
 from ssl_backbones import InputError, get_config
-from ssl_backbones.engine import environment, record
+from ssl_backbones.engine import record
+from ssl_backbones.engine import record as environment
 from ssl_backbones.engine.config import apply_overrides
 from ssl_backbones.engine.recipe import ABSENT, WITHOUT_EFFECT, fingerprint, recipe
 from ssl_backbones.engine.schedule import lr_multiplier

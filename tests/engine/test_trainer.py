@@ -8,9 +8,8 @@ from detectron2.engine import HookBase
 
 from ssl_backbones import InputError
 from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
-from ssl_backbones.engine.exceptions import NonFiniteError, Preempted
 from ssl_backbones.engine.hooks.checkpoints import Checkpoints
-from ssl_backbones.engine.trainer import Trainer
+from ssl_backbones.engine.trainer import NonFiniteError, Preempted, Trainer
 
 
 class Dot(torch.nn.Module):

@@ -1,12 +1,13 @@
 """What a config builds, as rows compare it, of a small detector that is known by heart."""
 
 import pytest
+from fidelity_built import Built
+from fidelity_checking import check
 from running import TINY
 
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.errors import InputError
-from ssl_backbones.fidelity import Fidelity, Row, check
-from ssl_backbones.fidelity.built import Built
+from ssl_backbones.fidelity import Fidelity, Row
 
 
 @pytest.fixture

@@ -57,10 +57,9 @@ def detectors(weights):
 @pytest.fixture
 def find(detectors, digits, tmp_path):
     """Predict on files; returns the results, whose files are in tmp_path / "out", and the summary."""
-    from ssl_backbones.prediction.classes import classes_of
+    from ssl_backbones.prediction.detector import predict
     from ssl_backbones.prediction.inputs import Source
-    from ssl_backbones.prediction.predicting import predict
-    from ssl_backbones.prediction.results import Results
+    from ssl_backbones.prediction.output import Results, classes_of
 
     def find(*paths, overrides=(), config=TINY, averaged=False, pictures=False, **options):
         detector, cfg = detectors(config, overrides, averaged)

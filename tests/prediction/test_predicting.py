@@ -283,7 +283,7 @@ def test_without_a_gpu_the_cpu_takes_its_place(find, scenes, monkeypatch, caplog
     ],
 )
 def test_classes_are_those_of_the_test_dataset(name, names, ids):
-    from ssl_backbones.prediction.classes import classes_of
+    from ssl_backbones.prediction.output import classes_of
 
     overrides = [f"dataloader.test.dataset.names={name}", "model.roi_heads.num_classes=80"]
     classes = classes_of(load_config(TINY, overrides))
@@ -295,7 +295,7 @@ def test_classes_are_those_of_the_test_dataset(name, names, ids):
 def test_category_ids_come_from_a_dataset_that_was_not_loaded(tmp_path):
     from detectron2.data.datasets import register_coco_instances
 
-    from ssl_backbones.prediction.classes import classes_of
+    from ssl_backbones.prediction.output import classes_of
 
     path = tmp_path / "own.json"
     categories = [{"id": 30, "name": "late"}, {"id": 7, "name": "early"}]

@@ -1,7 +1,7 @@
 """How a report writes numbers."""
 
 from ssl_backbones.report.analysis.findings import Interval
-from ssl_backbones.report.numbers import percent, signed, signed_span, span
+from ssl_backbones.report.wording import percent, signed, signed_span, span
 
 
 def test_numbers_have_a_minus_and_no_value_is_a_dash():

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_backbones.report.plain_text import encodable
+from ssl_backbones.report.wording import encodable
 
 
 def test_lone_surrogates_become_their_escapes():

@@ -9,10 +9,9 @@ from ssl_backbones.errors import InputError
 from ssl_backbones.fidelity.protocols import Protocol
 from ssl_backbones.fidelity.protocols import protocols as known
 from ssl_backbones.studies.evaluation import Evaluation
-from ssl_backbones.studies.planning import plan
 from ssl_backbones.studies.processes import Outcome
 from ssl_backbones.studies.protocol_runs import identity_of
-from ssl_backbones.studies.tables import COLUMNS, as_csv, as_markdown
+from ssl_backbones.studies.tables import COLUMNS, as_csv, as_markdown, plan
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def filled(moco_file, tmp_path_factory) -> Filled:
     command = (
         "import sys\n"
         "from ssl_backbones.weights.cache import Cache\n"
-        "from ssl_backbones.weights.names import NamedWeights, PublishedHash\n"
+        "from ssl_backbones.weights.resolution import NamedWeights, PublishedHash\n"
         "from ssl_backbones.weights.resolution import SSLWeightsHandler\n"
         "url, md5, folder = sys.argv[1:]\n"
         "row = NamedWeights('test', url, 'moco', '', PublishedHash('md5', md5, ''))\n"

@@ -17,11 +17,17 @@ import torch
 from ssl_backbones import hashing
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.engine.launching.world import World
-from ssl_backbones.engine.start import settle
+from ssl_backbones.engine.settling import settle
 from ssl_backbones.errors import InputError
 from ssl_backbones.weights.cache import Cache
-from ssl_backbones.weights.names import NAMED_WEIGHTS, NamedWeights, PublishedHash
-from ssl_backbones.weights.resolution import SSLWeightsHandler, register_handler, resolve
+from ssl_backbones.weights.resolution import (
+    NAMED_WEIGHTS,
+    NamedWeights,
+    PublishedHash,
+    SSLWeightsHandler,
+    register_handler,
+    resolve,
+)
 
 PAGE = "https://example.org/README.md"
 

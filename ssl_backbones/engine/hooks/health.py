@@ -13,7 +13,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
-from .metrics import current
+from .metrics_log import current
 
 logger = logging.getLogger("detectron2")
 

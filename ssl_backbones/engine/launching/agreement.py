@@ -16,7 +16,7 @@ from detectron2.utils import comm
 import ssl_backbones
 
 from ...errors import InputError
-from ..environment import git_output
+from ..record import git_output
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from running import torchrun
 from torch.distributed import TCPStore
 
 from ssl_backbones import InputError
-from ssl_backbones.engine.launching.beats import Beats
 from ssl_backbones.engine.launching.launch import PREEMPTED, World, launch
 from ssl_backbones.engine.launching.rendezvous import meet
+from ssl_backbones.engine.launching.watch import Beats
 
 HOST = socket.gethostname()
 KILLED = "killed by SIGKILL; the system does so when memory is short: see dmesg"

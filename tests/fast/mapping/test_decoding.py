@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from ssl_backbones.fast.mapping import decoding
-from ssl_backbones.fast.mapping.decoding import read_image
+from ssl_backbones.fast.mapping import mapper as decoding
+from ssl_backbones.fast.mapping.mapper import read_image
 
 
 def noise(height=37, width=50, seed=0):

@@ -1,0 +1,1 @@
+"""Run folders as runs: what was trained, what was evaluated, on which images, and what was published."""

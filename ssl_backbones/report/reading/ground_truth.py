@@ -1,0 +1,238 @@
+"""The annotations that runs were tested on, and which of their images a run was tested on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...errors import InputError
+from ..content import ImageSource
+from ..wording import encodable
+from .runs import is_finite
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+
+
+class GroundTruth(NamedTuple):
+    """A test set.
+
+    Attributes:
+        path: of the COCO JSON.
+        has_masks: whether every object has one.
+    """
+
+    path: str
+    coco: COCO
+    images: ImageSource
+    has_masks: bool
+
+    def says_the_same_as(self, other: GroundTruth) -> bool:
+        """Whether both have the same images, classes and objects; to be asked before an evaluation.
+
+        pycocotools changes masks in place. Detectron2 writes the time into a file's head, so that no hash of
+        the file would do.
+        """
+        parts = ("images", "categories", "annotations")
+        return all(self.coco.dataset[part] == other.coco.dataset[part] for part in parts)
+
+
+class GroundTruths:
+    """Reads each test set once, whichever runs were tested on it.
+
+    Args:
+        annotations: the COCO JSON of every run, in place of what Detectron2's catalogs say.
+        image_root: the folder of the images, likewise.
+
+    Attributes:
+        name: of the annotations that were given; "" where none were.
+
+    Raises:
+        InputError: `image_root` is no folder.
+    """
+
+    def __init__(
+        self,
+        annotations: str | os.PathLike | None = None,
+        image_root: str | os.PathLike | None = None,
+    ):
+        if image_root is not None and not Path(image_root).is_dir():
+            raise InputError(f"there is no folder of images {image_root}: correct --images")
+        self._annotations, self._image_root = annotations, image_root
+        self.name = Path(annotations).stem if annotations is not None else ""
+        self._known: dict[tuple[str, str], GroundTruth] = {}
+        self._by_dataset: dict[str, list[GroundTruth]] = {}
+
+    def of(self, dataset: str, folder: str | os.PathLike) -> GroundTruth:
+        """The test set of a run; the same object for runs on the same images of a dataset of the same name.
+
+        Args:
+            dataset: its name in Detectron2's catalogs; "" where it is not known.
+            folder: the run's, in which Detectron2 leaves annotations that it had to write.
+
+        Raises:
+            InputError: it is not known where the annotations are, or they cannot be used.
+        """
+        path, root = self._files_of(dataset, Path(folder))
+        if self._image_root is not None:
+            root = os.fspath(self._image_root)
+        key = (os.path.realpath(path), root)
+        if key not in self._known:
+            truth = read_ground_truth(path, root)
+            alike = self._by_dataset.setdefault(dataset, [])
+            same = next((known for known in alike if known.says_the_same_as(truth)), truth)
+            if same is truth:
+                alike.append(truth)
+            self._known[key] = same
+        return self._known[key]
+
+    def _files_of(self, dataset: str, folder: Path) -> tuple[str, str]:
+        """Where annotations and images are."""
+        registered = _registered(dataset)
+        if self._annotations is not None:
+            path = os.fspath(self._annotations)
+            return path, registered[1] if registered else os.path.dirname(path)
+        if registered and os.path.isfile(registered[0]):
+            return registered
+        for path in folder.glob("inference*"):
+            written = path / f"{dataset}_coco_format.json"
+            if dataset and written.is_file():
+                return str(written), ""
+        if not dataset:
+            raise InputError(
+                "it is not known on which dataset; give its annotations by --annotations and --images"
+            )
+        if registered:
+            raise InputError(
+                f"the annotations of {dataset} are not at {registered[0]}; set DETECTRON2_DATASETS to the "
+                "folder that holds them, or give --annotations and --images"
+            )
+        raise InputError(
+            f"the dataset {dataset} is not registered here; give its annotations by --annotations and "
+            "--images"
+        )
+
+
+def read_ground_truth(path: str | os.PathLike, image_root: str | os.PathLike) -> GroundTruth:
+    """Read COCO annotations.
+
+    Raises:
+        InputError: the file cannot be read, contradicts itself, or lacks what an evaluation needs.
+    """
+    from ...data.annotations.checking import check_content
+    from ...fast.annotations.coco_json import collector_paused, parse_json
+
+    path, where = os.fspath(path), f"annotations {path}"
+    try:
+        with collector_paused():
+            content = parse_json(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: is not JSON: {error}") from error
+    try:
+        check_content(content, where)
+    except TypeError as error:  # of an id that is a list
+        raise InputError(f"{where}: is not in COCO's format: {error}") from error
+    _refuse_ids(content, where)
+    ids = {image["id"] for image in content["images"]}
+    # Detectron2 ignores the others as well.
+    annotations = [a for a in content.get("annotations", []) if a["image_id"] in ids]
+    without_area = [found["id"] for found in annotations if not is_finite(found.get("area"))]
+    if without_area:
+        raise InputError(
+            f"{where}: annotation {without_area[0]} has no area, by which objects are small or large"
+        )
+    for found in annotations:
+        found.setdefault("iscrowd", 0)
+    coco = _coco({**content, "annotations": annotations})
+    images = ImageSource(
+        files={
+            image["id"]: os.path.join(image_root, encodable(str(image["file_name"])))
+            for image in content["images"]
+            if "file_name" in image
+        },
+        annotations={image_id: coco.imgToAnns.get(image_id, []) for image_id in coco.imgs},
+        class_names=_class_names(coco),
+    )
+    has_masks = all(found.get("segmentation") for found in annotations)
+    return GroundTruth(path, coco, images, has_masks)
+
+
+def _refuse_ids(content: Mapping[str, Any], where: str) -> None:
+    """Refuse ids that neither COCO's evaluation nor a table can put in order."""
+    for category in content["categories"]:
+        if isinstance(category["id"], bool) or not isinstance(category["id"], int):
+            raise InputError(
+                f"{where}: category id {category['id']!r} is not a whole number, as COCO's format asks for; "
+                "number the categories"
+            )
+    kinds = {type(image["id"]) for image in content["images"]}
+    if kinds not in (set(), {int}, {str}):
+        names = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise InputError(
+            f"{where}: its image ids are of {names}; give all images whole numbers, or all of them text"
+        )
+
+
+def _class_names(coco: COCO) -> dict[int, str]:
+    """By COCO's id; categories of the same name have their ids behind it, by which they are told apart."""
+    names = {
+        id_: encodable(str(found.get("name", id_))) for id_, found in sorted(coco.cats.items())
+    }
+    while len(set(names.values())) < len(names):
+        counts = Counter(names.values())
+        names = {id_: f"{n} ({id_})" if counts[n] > 1 else n for id_, n in names.items()}
+    return names
+
+
+def evaluated_images(truth: GroundTruth, facts: Mapping[str, Any]) -> Sequence[Any] | None:
+    """The ids of the images that an evaluation was of; None for all.
+
+    Args:
+        facts: of the evaluation, as `ssl_backbones.evaluation.metrics.read_metrics` gives them.
+
+    Raises:
+        InputError: it was of a part of another number of images than `truth` has, so that nobody knows which.
+    """
+    from ...evaluation.test_set import evenly_spread
+
+    count, size = facts.get("images"), facts.get("images_in_dataset")
+    if not isinstance(count, int) or not isinstance(size, int) or count == size:
+        return None
+    if size != len(truth.coco.imgs):
+        raise InputError(
+            f"{count} of {size} images were evaluated, and {truth.path} has {len(truth.coco.imgs)}: which "
+            "ones is not known"
+        )
+    # The order in which Detectron2 lists a COCO file's images.
+    ids = sorted(truth.coco.imgs)
+    return [ids[index] for index in evenly_spread(size, count)]
+
+
+def _registered(dataset: str) -> tuple[str, str] | None:
+    """Annotations and images as Detectron2's catalogs have them; None of a dataset that they have not."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    import ssl_backbones.data  # noqa: F401  registers the embedded datasets
+
+    if not dataset or dataset not in DatasetCatalog:
+        return None
+    metadata = MetadataCatalog.get(dataset)
+    path = metadata.get("json_file")
+    return (path, metadata.get("image_root") or "") if path else None
+
+
+def _coco(content: Mapping[str, Any]) -> COCO:
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
