@@ -91,12 +91,16 @@ def settle(cfg: DictConfig, world: World, args: Namespace) -> Start:
 
 def _check_agreement(cfg: DictConfig, start: Start) -> None:
     """That all ranks run the same; a single process need not hash what it loads."""
+    # Files lie on a machine's disk: one process reads them for all of its own.
+    weights, checkpoint = agreement.on_each_machine(
+        lambda: (_hash(cfg.train.init_checkpoint), _hash(start.checkpoint))
+    )
     agreement.check_agreement(
         {
             "config": fingerprint_of(everything_but_paths(cfg)),
             "code": agreement.code_version(),
-            "weights": _hash(cfg.train.init_checkpoint),
-            "checkpoint to resume from": _hash(start.checkpoint),
+            "weights": weights,
+            "checkpoint to resume from": checkpoint,
             "version of torch": torch.__version__,
             "version of detectron2": detectron2.__version__,
         }
