@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ssl_backbones.errors import InputError
 from ssl_backbones.files import write_atomically
+from ssl_backbones.tables import format_csv
 
 Row = Mapping[str, str]
 
@@ -30,11 +30,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    text = format_csv(columns, rows)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def check_settings(path: Path, settings: Mapping[str, object]) -> None:

@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ssl_backbones.tables import format_row
+
 from .row import Row
 
 COMMAND = "make benchmark"
@@ -143,7 +145,7 @@ def report(content: dict[str, Any]) -> Iterator[str]:
     yield "| row | other | ours | ratio | goal (must) | verdict |"
     yield "|---|---|---|---|---|---|"
     for name, row in content["rows"].items():
-        yield f"| {' | '.join(cells(name, row))} |"
+        yield format_row(cells(name, row))
     for name, row in content["rows"].items():
         yield ""
         yield f"## {name}"

@@ -12,6 +12,7 @@ from projects.low_shot.lists import read_list
 from ssl_backbones.evaluation.metrics import metric_name
 from ssl_backbones.studies.over_seeds import Spread
 from ssl_backbones.studies.protocol_runs import DONE
+from ssl_backbones.tables import format_row
 
 METRICS = tuple(f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75"))
 COLUMNS = (
@@ -117,10 +118,10 @@ def _numbers(summary: Spread | None) -> dict[str, Any]:
 def as_markdown(rows: Iterable[Row], num_folds: int) -> str:
     """Mean ± standard deviation over folds, each fold's value, and a published number to compare."""
     rows = list(rows)
+    columns = ["COCO", "images", "folds", *map(metric_name, METRICS), "box AP of each fold"]
+    columns.append("published, supervised*")
     lines = [
-        "| COCO | images | folds | "
-        + " | ".join(map(metric_name, METRICS))
-        + " | box AP of each fold | published, supervised* |",
+        format_row(columns),
         "|---" * (len(METRICS) + 5) + "|",
     ]
     for share, summaries in summarize(rows).items():
@@ -148,4 +149,4 @@ def _line(share: int, summaries: Mapping[str, Spread], done: Sequence[Row], num_
         each,
         "" if published is None else f"{published:g}",
     ]
-    return f"| {' | '.join(cells)} |"
+    return format_row(cells)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
 from collections.abc import Mapping
 
 from ..files import write_atomically
+from ..tables import format_csv
 
 Results = Mapping[str, Mapping[str, float]]
 
@@ -62,13 +61,12 @@ def write_classes(results: Results, path: str) -> None:
     by_task = {task: _by_class(metrics) for task, metrics in results.items()}
     by_task = {task: classes for task, classes in by_task.items() if classes}
     names = list(dict.fromkeys(name for classes in by_task.values() for name in classes))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["class", *(f"{task}/AP" for task in by_task)])
+    rows = []
     for name in names:
-        values = [_or_none(classes.get(name, math.nan)) for classes in by_task.values()]
-        table.writerow([name, *("" if v is None else f"{v:.3f}" for v in values)])
-    _write(path, text.getvalue())
+        values = {task: _or_none(classes.get(name, math.nan)) for task, classes in by_task.items()}
+        shown = {f"{task}/AP": f"{v:.3f}" for task, v in values.items() if v is not None}
+        rows.append({"class": name, **shown})
+    _write(path, format_csv(["class", *(f"{task}/AP" for task in by_task)], rows))
 
 
 def metric_name(metric: str) -> str:

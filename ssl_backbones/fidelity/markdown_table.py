@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError
+from ..tables import format_row
 from .rows import BUILT, Fidelity, Row
 
 BEGIN = "<!-- fidelity of {}: made by tools/fidelity_table.py, not by hand -->"
@@ -20,8 +21,9 @@ def table(fidelity: Fidelity) -> str:
     on are left out.
     """
     rows = [row for row in fidelity.rows if not row.based]
-    lines = [f"| field | {_cell(fidelity.published)} | here | source |", "|---|---|---|---|"]
-    lines += [f"| {' | '.join(_cells(row, fidelity))} |" for row in rows]
+    columns = ["field", _cell(fidelity.published), "here", "source"]
+    lines = [format_row(columns), "|---|---|---|---|"]
+    lines += [format_row(_cells(row, fidelity)) for row in rows]
     used = dict.fromkeys(row.source.partition(":")[0] for row in rows)
     lines += ["", "Sources:", ""]
     lines += [f"- `{name}`: {fidelity.sources[name]}" for name in used]

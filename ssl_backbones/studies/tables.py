@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..evaluation.metrics import metric_name
 from ..fidelity.protocols import PROCESSES, Protocol
+from ..tables import format_csv, format_row
 from .evaluation import Evaluation
 from .over_seeds import Spread
 from .protocol_runs import DONE
@@ -92,13 +91,15 @@ def as_markdown(evaluation: Evaluation, name: str) -> str:
     published = [one for protocol in evaluation.protocols for one in protocol.published]
     sources = {source: n for n, source in enumerate(dict.fromkeys(p.source for p in published), 1)}
     lines = [
-        _row(["pretraining", *(f"{p.name} {metric_name(metric)}" for p, metric in columns)]),
-        _row(["---"] * (len(columns) + 1)),
-        _row([f"**{_text(name)}**", *(_here(evaluation, p, metric) for p, metric in columns)]),
+        format_row(["pretraining", *(f"{p.name} {metric_name(metric)}" for p, metric in columns)]),
+        format_row(["---"] * (len(columns) + 1)),
+        format_row(
+            [f"**{_text(name)}**", *(_here(evaluation, p, metric) for p, metric in columns)]
+        ),
     ]
     for pretraining in dict.fromkeys(one.pretraining for one in published):
         found = [_number(protocol, metric, pretraining, sources) for protocol, metric in columns]
-        lines.append(_row([f"*published*: {_text(pretraining)}", *found]))
+        lines.append(format_row([f"*published*: {_text(pretraining)}", *found]))
     lines += ["", *_runs(evaluation), "", *_remarks(evaluation)]
     lines += ["", *(f"[{number}] {_text(source)}  " for source, number in sources.items())]
     return "\n".join(lines).rstrip() + "\n"
@@ -106,15 +107,13 @@ def as_markdown(evaluation: Evaluation, name: str) -> str:
 
 def as_csv(evaluation: Evaluation, name: str) -> str:
     """A row a protocol, metric and pretraining."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    table.writeheader()
+    rows: list[dict[str, Any]] = []
     for protocol in evaluation.protocols:
         done = _done(evaluation, protocol)
         differing = sorted({field for result in done for field, *_ in result["differs"]})
         for metric in _metrics(evaluation, protocol):
             cell = _cell(done, metric)
-            table.writerow(
+            rows.append(
                 {
                     "protocol": protocol.name,
                     "metric": metric,
@@ -130,7 +129,7 @@ def as_csv(evaluation: Evaluation, name: str) -> str:
             )
             for one in protocol.published:
                 if metric in one.metrics:
-                    table.writerow(
+                    rows.append(
                         {
                             "protocol": protocol.name,
                             "metric": metric,
@@ -141,7 +140,7 @@ def as_csv(evaluation: Evaluation, name: str) -> str:
                             "protocol_differs": one.differs,
                         }
                     )
-    return text.getvalue()
+    return format_csv(COLUMNS, rows)
 
 
 def _metrics(evaluation: Evaluation, protocol: Protocol) -> list[str]:
@@ -176,21 +175,23 @@ def _number(protocol: Protocol, metric: str, pretraining: str, sources: Mapping[
 
 
 def _runs(evaluation: Evaluation) -> Iterator[str]:
-    yield _row(["run", "state", "seed", "recipe", "weights", "fields that are not the protocol's"])
-    yield _row(["---"] * 6)
+    yield format_row(
+        ["run", "state", "seed", "recipe", "weights", "fields that are not the protocol's"]
+    )
+    yield format_row(["---"] * 6)
     for protocol in evaluation.protocols:
         for run in evaluation.runs(protocol):
             result = evaluation.results.get(run.name, {"status": "missing"})
             state = _text(result["status"])
             if result["status"] != DONE:
-                yield _row([run.name, state, str(run.seed), "", "", ""])
+                yield format_row([run.name, state, str(run.seed), "", "", ""])
                 continue
             differing = [field for field, *_ in result["differs"]]
             shown = ", ".join(f"`{field}`" for field in differing[:3])
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             recipe = f"`{result['fingerprint'][:_SHOWN]}`"
             weights = _text(str(result["weights"]).partition(" ")[0][:_SHOWN])
-            yield _row(
+            yield format_row(
                 [run.name, state, str(result["seed"]), recipe, f"`{weights}`", f"{shown}{more}"]
             )
 
@@ -233,10 +234,6 @@ def _counts(evaluation: Evaluation) -> Iterator[str]:
             f"\nOf one run each: {', '.join(once)}. Another seed gives other values; --repeats makes more "
             "runs and says how much they differ."
         )
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _text(value: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +10,7 @@ from typing import Any
 
 from ...evaluation.metrics import metric_name
 from ...files import write_atomically
-from ...tables import Table
+from ...tables import Table, format_csv
 from ..analysis.findings import ERROR_TYPES, STATISTICS
 from ..comparing.verdicts import in_words
 from ..content import TASKS, Report, RunContent, Verdict
@@ -93,11 +91,7 @@ def _columns(verdict: Verdict) -> dict[str, Any]:
 
 
 def _text(columns: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return encodable(text.getvalue())
+    return encodable(format_csv(columns, rows))
 
 
 _CHARACTERS = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {c: f"\\{c}" for c in "\\|`*[]~$"}
