@@ -21,6 +21,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from projects.benchmarks import measuring, results
+from projects.benchmarks.machine import circumstances, file_stem, machine
 from projects.benchmarks.row import Row, UnknownRowError, all_rows, select
 
 HERE = Path(__file__).resolve().parent
@@ -95,12 +96,12 @@ def measure_all(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    kind = results.machine()
+    kind = machine()
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=len(rows))
         for row in rows:
-            before = results.circumstances()
+            before = circumstances()
             result = in_own_process(
                 row,
                 options,
@@ -108,7 +109,7 @@ def measure_all(
             )
             measured[row.name] = results.record(row, result, before)
             if folder is not None:
-                path = folder / f"{results.file_stem(kind)}.json"
+                path = folder / f"{file_stem(kind)}.json"
                 order = [each.name for each in every]
                 results.write(path, results.merge(path, kind, measured, order))
             progress.advance(task)

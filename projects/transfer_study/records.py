@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from projects.benchmarks.machine import machine
 
+from projects.benchmarks.machine import machine
 from projects.transfer_study.cells import Cell
 from ssl_backbones.conversion.reading import read_checkpoint
 from ssl_backbones.engine import record

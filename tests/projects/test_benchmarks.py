@@ -15,10 +15,12 @@ CHECKOUT = Path(__file__).parents[2]
 sys.path.append(str(CHECKOUT))
 
 from projects.benchmarks import measuring, processes, results  # noqa: E402
+from projects.benchmarks.machine import circumstances, file_stem, machine  # noqa: E402
 from projects.benchmarks.row import Comparison, Disagreement, Row, all_rows, select  # noqa: E402
 
 ROWS = """
 import os
+from projects.benchmarks.machine import circumstances, file_stem, machine  # noqa: E402
 from projects.benchmarks.row import Comparison, Disagreement, Row
 
 def equal(stock, ours):
@@ -95,9 +97,9 @@ def test_a_row_with_a_wrong_result_fails_and_the_others_are_measured(copied):
 
 def test_one_row_replaces_itself_alone(copied):
     copied.results.mkdir(exist_ok=True)
-    file = copied.results / f"{results.file_stem(results.machine())}.json"
+    file = copied.results / f"{file_stem(machine())}.json"
     old = {"verdict": "old", "reason": "so", "what": "", "same": "", "goal": None, "must": None}
-    old |= {"absolute": False, "unit": "s", **results.circumstances()}
+    old |= {"absolute": False, "unit": "s", **circumstances()}
     file.write_text(json.dumps({"rows": {"wrong": old, "right-too": old, "no row any more": old}}))
     done = copied("benchmark.py", "--row", "right", "--row", "elsew", "--repeats", "1")
     assert done.returncode == 0, done.stderr
