@@ -1,15 +1,18 @@
-"""Files are written whole, or not at all."""
+"""Files are written whole, or not at all; where the cache folder lies, and who waits for whom in it."""
 
 import os
 import resource
+import signal
 import stat
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from ssl_backbones import InputError
-from ssl_backbones.files import write_atomically
+from ssl_backbones.files import cache_folder, cache_lock, write_atomically
 
 
 def test_a_file_is_written_and_replaced(tmp_path):
@@ -68,3 +71,43 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
     assert result.stderr.startswith("error: cannot write")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"SSL_BACKBONES_CACHE": "/scratch/ssl", "XDG_CACHE_HOME": "/x"}, "/scratch/ssl"),
+        ({"SSL_BACKBONES_CACHE": "~/ssl"}, "/home/me/ssl"),
+        ({"SSL_BACKBONES_CACHE": "", "XDG_CACHE_HOME": "/x"}, "/x/ssl_backbones"),
+        ({"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/ssl_backbones"),
+        ({"XDG_CACHE_HOME": ""}, "/home/me/.cache/ssl_backbones"),
+        ({}, "/home/me/.cache/ssl_backbones"),
+    ],
+)
+def test_the_environment_names_the_cache_folder(monkeypatch, environment, folder):
+    for name in ("SSL_BACKBONES_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(folder)
+
+
+def test_a_lock_is_held_until_its_process_dies(tmp_path):
+    command = (
+        "import sys, time; from pathlib import Path; from ssl_backbones.files import cache_lock\n"
+        "with cache_lock(Path(sys.argv[1]), 'work'): print('held', flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", command, str(tmp_path)]
+    holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    waiter = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    with cache_lock(tmp_path, "other work"):
+        pass  # another lock is free
+    time.sleep(0.3)
+    assert waiter.poll() is None
+    holder.send_signal(signal.SIGKILL)
+    assert waiter.stdout.readline() == "held\n"
+    for process in (holder, waiter):
+        process.kill()
+        process.communicate()

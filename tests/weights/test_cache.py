@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import signal
 import subprocess
 import sys
-import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -29,26 +27,6 @@ def cache(tmp_path) -> Cache:
 def python(command: str, *arguments: object) -> subprocess.Popen:
     words = [sys.executable, "-c", command, *map(str, arguments)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-
-
-@pytest.mark.parametrize(
-    ("environment", "folder"),
-    [
-        ({"SSL_BACKBONES_CACHE": "/scratch/ssl", "XDG_CACHE_HOME": "/x"}, "/scratch/ssl"),
-        ({"SSL_BACKBONES_CACHE": "~/ssl"}, "/home/me/ssl"),
-        ({"SSL_BACKBONES_CACHE": "", "XDG_CACHE_HOME": "/x"}, "/x/ssl_backbones"),
-        ({"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/ssl_backbones"),
-        ({"XDG_CACHE_HOME": ""}, "/home/me/.cache/ssl_backbones"),
-        ({}, "/home/me/.cache/ssl_backbones"),
-    ],
-)
-def test_the_environment_names_the_folder(monkeypatch, environment, folder):
-    for name in ("SSL_BACKBONES_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "/home/me")
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert Cache.from_environment().folder == Path(folder)
 
 
 def test_an_unwritable_folder_is_one_line(tmp_path):
@@ -91,25 +69,6 @@ def test_processes_that_record_at_once_lose_nothing(cache):
     processes = [python(command, cache.folder, name) for name in "abc"]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert len(json.loads(cache.known_hashes.read_text())) == 30
-
-
-def test_a_lock_is_held_until_its_process_dies(cache):
-    command = (
-        "import sys, time; from ssl_backbones.weights.cache import Cache\n"
-        "with Cache(sys.argv[1]).lock('work'): print('held', flush=True); time.sleep(60)"
-    )
-    holder = python(command, cache.folder)
-    assert holder.stdout.readline() == "held\n"
-    waiter = python(command, cache.folder)
-    with cache.lock("other work"):
-        pass  # another lock is free
-    time.sleep(0.3)
-    assert waiter.poll() is None
-    holder.send_signal(signal.SIGKILL)
-    assert waiter.stdout.readline() == "held\n"
-    for process in (holder, waiter):
-        process.kill()
-        process.communicate()
 
 
 def test_a_converted_copy_is_named_by_its_source_and_recorded(filled, moco_file):
