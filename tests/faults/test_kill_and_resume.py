@@ -141,7 +141,7 @@ def whole_stopped_early(runs, tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "point"),
     [
-        ("in the copy of its last checkpoint", ("ssl_backbones.engine.hooks.checkpoints:copy", 1)),
+        ("in the copy of its last checkpoint", ("ssl_backbones.engine.hooks.saving:copy", 1)),
         pytest.param(
             "in the evaluation that stops it",
             (f"{EVALUATOR}.process", 9),
