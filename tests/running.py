@@ -228,9 +228,9 @@ def signal_at(
 
 def no_waiting() -> None:
     """Try a failed checkpoint again at once, for tests in which it fails for good."""
-    from ssl_backbones.engine.hooks import checkpoints
+    from ssl_backbones.engine.hooks import saving
 
-    checkpoints.RETRIES = (0.0,)
+    saving.RETRIES = (0.0,)
 
 
 def fail_once(error: int) -> None:

@@ -20,13 +20,13 @@ from . import preflight, record
 from .card import run_card, show
 from .checkpoints.checkpointer import StrictCheckpointer
 from .dry_run import dry_run
-from .hooks.checkpoints import Checkpoints
 from .hooks.ema import EMA, WeightAverage
 from .hooks.evaluations import EvaluationsHook
 from .hooks.health import Health
 from .hooks.metrics_log import MetricsLog
 from .hooks.precise_bn import PreciseBN
 from .hooks.progress_lines import Progress
+from .hooks.saving import Checkpoints
 from .hooks.training_batches import TrainingBatches
 from .launching.launch import PREEMPTED
 from .schedule import lr_multiplier

@@ -14,13 +14,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from detectron2.config import instantiate
-from detectron2.evaluation import (
-    COCOEvaluator,
-    DatasetEvaluator,
-    inference_on_dataset,
-    print_csv_format,
-)
-from detectron2.modeling import ProposalNetwork
+from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig
 from torch import nn
@@ -33,7 +27,7 @@ from ..fast.evaluation.roi_masks import WithRoiMasks, has_usual_postprocessing
 from ..lazy import target_of
 from .augmentation import with_augmentation
 from .metrics import flatten, write_classes, write_metrics
-from .test_set import TestSet, can_address_images, evenly_spread
+from .test_set import OfImages, TestSet, can_choose_images, evenly_spread
 
 logger = logging.getLogger(__name__)
 
@@ -68,19 +62,10 @@ def evaluate_weights(
     tta = cfg.train.tta if augmented else None
     found: dict[str, float] = {}
     for weights in ("", "ema") if average else ("",):
-        folder = "_".join(
-            filter(
-                None, ("inference", "subset" if subset else "", weights, "tta" if augmented else "")
-            )
-        )
+        words = ("inference", "subset" if subset else "", weights, "tta" if augmented else "")
+        folder = os.path.join(cfg.train.output_dir, "_".join(filter(None, words)))
         with average.applied() if weights else nullcontext():
-            results = evaluate(
-                cfg.dataloader,
-                model,
-                os.path.join(cfg.train.output_dir, folder),
-                subset=subset,
-                tta=tta,
-            )
+            results = evaluate(cfg.dataloader, model, folder, subset=subset, tta=tta)
         prefix = "".join(f"{part}/" for part in (weights, "tta" if augmented else "") if part)
         found |= {f"{prefix}{name}": value for name, value in flatten(results).items()}
     return comm.all_gather(found)[0]
@@ -129,24 +114,24 @@ def evaluate(
     detector = model if tta is None else with_augmentation(model, tta)
     _agree_on_weights(detector)
     facts: dict[str, str | int] = {}
-    by_image = _takes_images_one_by_one(dataloader_cfg, model)
-    test_set = TestSet(dataloader_cfg.test) if by_image else None
-    # A dataset of another kind may be anything, and is left to Detectron2.
-    if test_set is not None and isinstance(test_set.images, Sequence):
-        # The evaluator reads the dataset's metadata when it is made, and a dataset sets it when it is loaded.
-        evaluator = build_evaluator(dataloader_cfg, output_dir)
-        chosen = evenly_spread(len(test_set.images), subset)
-        own = chosen[comm.get_rank() :: comm.get_world_size()]
-        ids = [test_set.images[index]["image_id"] for index in chosen] if subset else None
-        in_order = _InOrder(evaluator, own, chosen, ids)
-        loader = test_set.loader(own)
-        facts |= {"images": len(chosen), "images_in_dataset": len(test_set.images)}
-    elif subset:
-        raise _no_subset(subset)
-    else:
+    loader, ids = None, None
+    if can_choose_images(dataloader_cfg):
+        test_set = TestSet(dataloader_cfg.test)
+        # A dataset of another kind may be anything, and is left to Detectron2.
+        if isinstance(test_set.images, Sequence):
+            chosen = evenly_spread(len(test_set.images), subset)
+            facts |= {"images": len(chosen), "images_in_dataset": len(test_set.images)}
+            ids = [test_set.images[index]["image_id"] for index in chosen] if subset else None
+            loader = test_set.loader(_share(chosen))
+    if loader is None:
+        if subset:
+            raise _no_subset(subset)
         loader = instantiate(dataloader_cfg.test)
-        evaluator = in_order = build_evaluator(dataloader_cfg, output_dir)
-    results = inference_on_dataset(_prepared(detector, evaluator), loader, in_order)
+    # It reads the dataset's metadata when it is made, and a dataset sets it when it is loaded.
+    evaluator = build_evaluator(dataloader_cfg, output_dir)
+    detector = _prepared(detector, evaluator)
+    evaluator = evaluator if ids is None else OfImages(evaluator, ids)
+    results = inference_on_dataset(detector, loader, evaluator)
     facts["test_time_augmentation"] = _in_words(tta)
     _report(results, output_dir, _name(dataloader_cfg), facts)
     return results
@@ -164,23 +149,15 @@ def check_options(
     Raises:
         InputError: the option does not go with this model or evaluator.
     """
-    model = unwrapped(model)
-    if subset and not _takes_images_one_by_one(dataloader_cfg, model):
+    if subset and not can_choose_images(dataloader_cfg):
         raise _no_subset(subset)
     if tta is not None:
-        with_augmentation(model, tta)
+        with_augmentation(unwrapped(model), tta)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """`model` without what spreads it over processes: each evaluates its own number of images."""
     return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-def _takes_images_one_by_one(dataloader_cfg: DictConfig, model: nn.Module) -> bool:
-    """Whether loader and evaluator take images one by one, and keep what was found in each by itself."""
-    by_image = _collects_as_known(dataloader_cfg.evaluator)
-    by_image = by_image and can_address_images(dataloader_cfg.test)
-    return by_image and not isinstance(model, ProposalNetwork)
 
 
 def _no_subset(count: int) -> InputError:
@@ -190,61 +167,12 @@ def _no_subset(count: int) -> InputError:
     )
 
 
-def _collects_as_known(evaluator_cfg: Any) -> bool:
-    """Whether a config has one evaluator, which collects detections exactly as a known one does."""
-    if not isinstance(evaluator_cfg, DictConfig) or "dataset_name" not in evaluator_cfg:
-        return False
-    kind = target_of(evaluator_cfg)
-    return isinstance(kind, type) and any(
-        all(
-            getattr(kind, name, None) is getattr(known, name)
-            for name in ("reset", "process", "evaluate")
-        )
-        for known in (COCOEvaluator, FastCOCOEvaluator)
-    )
-
-
-class _InOrder(DatasetEvaluator):
-    """Keeps what `evaluator` makes of each image by the image's index, and evaluates all in their order.
-
-    So that the files are the same with any number of processes, of which each has every n-th image.
-
-    Args:
-        evaluator: its `process` and `evaluate` are those of `COCOEvaluator` or of `FastCOCOEvaluator`.
-        loaded: indices of the images of this process's loader, in its order.
-        chosen: indices of all images that are evaluated, in the order of the results.
-        image_ids: the dataset's ids of the chosen images; None for all that the annotations know.
-    """
-
-    def __init__(
-        self,
-        evaluator: COCOEvaluator,
-        loaded: Sequence[int],
-        chosen: Sequence[int],
-        image_ids: Sequence[Any] | None = None,
-    ):
-        self._evaluator = evaluator
-        self._loaded, self._chosen, self._image_ids = loaded, chosen, image_ids
-
-    def reset(self) -> None:
-        self._coming = iter(self._loaded)
-        self._found: dict[int, list] = {}
-
-    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        for image, output in zip(inputs, outputs, strict=True):
-            self._evaluator.reset()
-            self._evaluator.process([image], [output])
-            # v0.6 and main keep here what they gather from all processes in `evaluate`.
-            self._found[next(self._coming)] = self._evaluator._predictions
-
-    def evaluate(self) -> dict[str, dict[str, float]]:
-        """The metrics on the main process, {} on the others."""
-        merged: dict[int, list] = {}
-        for part in comm.gather(self._found):
-            merged |= part
-        in_order = [one for index in self._chosen for one in merged[index]] if merged else []
-        self._evaluator._predictions = in_order
-        return self._evaluator.evaluate(img_ids=self._image_ids)
+def _share(indices: Sequence[int]) -> Sequence[int]:
+    """What this process takes of them: one piece, so that what all find is gathered in their order."""
+    rank, processes = comm.get_rank(), comm.get_world_size()
+    each, left = divmod(len(indices), processes)
+    start = rank * each + min(rank, left)
+    return indices[start : start + each + (rank < left)]
 
 
 def build_evaluator(dataloader_cfg: DictConfig, output_dir: str) -> Any:

@@ -8,7 +8,7 @@ from detectron2.engine import HookBase
 
 from ssl_backbones import InputError
 from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
-from ssl_backbones.engine.hooks.checkpoints import Checkpoints
+from ssl_backbones.engine.hooks.saving import Checkpoints
 from ssl_backbones.engine.trainer import NonFiniteError, Preempted, Trainer
 
 

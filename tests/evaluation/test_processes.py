@@ -65,6 +65,9 @@ def test_a_model_wrapped_for_processes_is_evaluated_by_itself(cfg, oracle, tmp_p
 
     assert forked(2, body) == [(3, True), (2, True)]
     assert json.loads((tmp_path / "metrics.json").read_text())["images"] == 5
+    # What the second found follows what the first found, as if there were one process.
+    found = json.loads((tmp_path / FILES[0]).read_text())
+    assert [one["image_id"] for one in found] == sorted(one["image_id"] for one in found)
 
 
 def test_every_process_is_asked_to_stop_and_has_the_metrics(cfg, oracle, tmp_path, forked):

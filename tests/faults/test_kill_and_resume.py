@@ -141,7 +141,7 @@ def whole_stopped_early(runs, tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "point"),
     [
-        ("in the copy of its last checkpoint", ("ssl_backbones.engine.hooks.checkpoints:copy", 1)),
+        ("in the copy of its last checkpoint", ("ssl_backbones.engine.hooks.saving:copy", 1)),
         pytest.param(
             "in the evaluation that stops it",
             (f"{EVALUATOR}.process", 9),
@@ -159,6 +159,18 @@ def test_killed_where_it_stops_early(runs, whole_stopped_early, tmp_path, stated
         assert runs.run(folder, *STOPPING) == [0], output(folder)
     assert runs.run(folder, *STOPPING, resume=True) == [0], output(folder)
     assert_same(folder, whole_stopped_early)
+
+
+def test_an_evaluation_alone_killed_and_started_again(runs, whole, tmp_path, stated):
+    stated("SIGKILL in an evaluation of --eval-only", "started again: the same files")
+    folder, words = tmp_path / "run", f"train.init_checkpoint={whole(1) / 'model_final.pth'}"
+    killed = fault(*POINTS["in an evaluation"])
+    assert runs.run(folder, words, eval_only=True, fault=killed) == [-signal.SIGKILL]
+    assert not (folder / "inference" / "metrics.json").exists()
+    assert runs.run(folder, words, eval_only=True) == [0], output(folder)
+    for name in ("metrics.json", "per_class.csv", "coco_instances_results.json"):
+        again, before = (path / "inference" / name for path in (folder, whole(1)))
+        assert again.read_bytes() == before.read_bytes(), name
 
 
 def test_nothing_unfinished_is_left(runs, whole, tmp_path, stated):

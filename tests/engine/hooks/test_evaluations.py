@@ -16,9 +16,9 @@ from running import TINY
 from ssl_backbones.data.loading import build_train_loader
 from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.engine.config import load_config
-from ssl_backbones.engine.hooks.checkpoints import Checkpoints
 from ssl_backbones.engine.hooks.ema import EMA, WeightAverage
 from ssl_backbones.engine.hooks.evaluations import EvaluationsHook
+from ssl_backbones.engine.hooks.saving import Checkpoints
 from ssl_backbones.engine.trainer import Trainer
 from ssl_backbones.errors import InputError
 
