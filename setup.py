@@ -39,6 +39,7 @@ DIGITS = [
 ]
 # What makes the fast parts fast. Without them the same results come more slowly, and the log says so.
 FAST = [
+    "hotcoco>=1.2.1,<2",
     "msgspec>=0.19,<0.23",
     "numba>=0.63,<0.69",
     "simplejpeg>=1.8.2,<2",

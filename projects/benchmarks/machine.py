@@ -13,7 +13,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARIES = (
     *("torch", "torchvision", "detectron2", "numpy", "pillow", "pycocotools", "faster-coco-eval"),
-    *("numba", "simplejpeg", "msgspec"),
+    *("hotcoco", "numba", "simplejpeg", "msgspec"),
 )
 
 

@@ -62,7 +62,7 @@ def prepare(task: str) -> Callable[[Path, bool], Comparison]:
             _check_statistics(stock, ours, 0)
 
         def notes() -> list[str]:
-            return [*_again(truth, results, task), *_faster_coco_eval(truth, results, task)]
+            return _faster_coco_eval(truth, results, task)
 
         return Comparison(
             side(lambda truth: _stock(truth, results, task, is_compiled)),
@@ -105,10 +105,10 @@ def _stock(truth: Any, results: list[dict], task: str, is_compiled: bool) -> lis
     return evaluate(truth, results, task, **how).stats.tolist()
 
 
-def _ours(truth: Any, results: list[dict], task: str, packed: Any = None) -> list[float]:
+def _ours(truth: Any, results: list[dict], task: str) -> list[float]:
     from ssl_backbones.fast.evaluation.coco_eval import FastCOCOeval
 
-    evaluation = FastCOCOeval(truth, _packed(results, task), task, packed)
+    evaluation = FastCOCOeval(truth, _packed(results, task), task)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -119,19 +119,6 @@ def _packed(results: list[dict], task: str) -> Any:
     from ssl_backbones.fast.evaluation.detections import Detections
 
     return Detections.pack(results, [task])
-
-
-def _again(truth: dict, results: list[dict], task: str) -> list[str]:
-    """The second evaluation of a run, for which the annotations are packed already."""
-    from ssl_backbones.fast.evaluation.annotated import GroundTruth
-
-    annotations = coco(truth)
-    packed = GroundTruth(annotations)
-    first = _timed(lambda truth: _ours(truth, results, task), annotations)[1]
-    # Shapes are packed by the first that needs them.
-    _timed(lambda truth: _ours(truth, results, task, packed), annotations)
-    second = _timed(lambda truth: _ours(truth, results, task, packed), annotations)[1]
-    return [f"The next evaluation of a run takes {second / first:.2f} of the first."]
 
 
 def _faster_coco_eval(truth: dict, results: list[dict], task: str) -> list[str]:

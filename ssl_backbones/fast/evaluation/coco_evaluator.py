@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import itertools
 import json
 import os
@@ -13,21 +12,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets, instances_to_coco_json
 from detectron2.structures import Instances, ROIMasks
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from ..acceleration import numba_or_none
-from .annotated import GroundTruth
-from .coco_eval import FastCOCOeval
+from .coco_eval import FastCOCOeval, hotcoco_or_none
 from .detections import Detections, Irregular, concatenate
 from .rle import encode_roi_masks
-
-_TRUTH: dict[tuple, GroundTruth] = {}
-"""What was packed of the latest evaluation's annotations: a run evaluates the same ones again and again."""
 
 
 class FastCOCOEvaluator(COCOEvaluator):
@@ -37,21 +30,13 @@ class FastCOCOEvaluator(COCOEvaluator):
     - Detections are kept in arrays, and gathered from other processes in that form.
     - Average precision comes from `FastCOCOeval`.
 
-    Keypoints, proposals, and everything where numba is not installed, are evaluated as Detectron2 does.
+    Keypoints, proposals, and everything where hotcoco is not installed, are evaluated as Detectron2 does.
     The one thing left out is `instances_predictions.pth`, which says nothing that the JSON file does not.
 
     `ROIMasks` are encoded with the CPU's arithmetic, as Detectron2 pastes the masks of a model on the CPU. Of
     a model on a GPU, where Detectron2 pastes with the GPU's, a pixel whose value lies within about 1e-6 of
     the threshold may fall on the other side.
     """
-
-    @functools.wraps(COCOEvaluator.__init__)
-    def __init__(self, dataset_name: str, *args: Any, **options: Any):
-        before = _annotation_file(MetadataCatalog.get(dataset_name))
-        super().__init__(dataset_name, *args, **options)
-        # What was read while the file was replaced may be either's.
-        unchanged = before == _annotation_file(self._metadata)
-        self._annotation_file = before if unchanged else None
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
         """As `COCOEvaluator.process`."""
@@ -121,7 +106,7 @@ class FastCOCOEvaluator(COCOEvaluator):
         parts = [prediction["instances"] for prediction in predictions]
         if not all(isinstance(part, Detections) for part in parts):
             raise Irregular("some have keypoints")
-        if "keypoints" in (self._tasks or ()) or not numba_or_none("COCO evaluation"):
+        if "keypoints" in (self._tasks or ()) or not hotcoco_or_none():
             raise Irregular("pycocotools is to evaluate")
         return concatenate(parts)
 
@@ -152,7 +137,7 @@ class FastCOCOEvaluator(COCOEvaluator):
         self, found: Detections, task: str, img_ids: Sequence[Any] | None
     ) -> FastCOCOeval:
         kind = FastCOCOeval if self._max_dets_per_image[2] == 100 else _MaxDets
-        evaluation = kind(self._coco_api, found, task, self._truth())
+        evaluation = kind(self._coco_api, found, task)
         evaluation.params.maxDets = self._max_dets_per_image
         if img_ids is not None:
             evaluation.params.imgIds = img_ids
@@ -160,20 +145,6 @@ class FastCOCOEvaluator(COCOEvaluator):
         evaluation.accumulate()
         evaluation.summarize()
         return evaluation
-
-    def _truth(self) -> GroundTruth | None:
-        """What was packed of the annotations before, if they were read from the same file."""
-        key = self._annotation_file
-        if key is None:
-            return None
-        if key not in _TRUTH:
-            try:
-                truth = GroundTruth(self._coco_api)
-            except Irregular:
-                return None
-            _TRUTH.clear()
-            _TRUTH[key] = truth
-        return _TRUTH[key]
 
 
 class _MaxDets(FastCOCOeval):
@@ -222,18 +193,6 @@ def unpacked(prediction: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(found, Detections):
         return prediction
     return {**prediction, "instances": list(found.results())}
-
-
-def _annotation_file(metadata: Metadata) -> tuple | None:
-    """What is another as soon as the annotations' file is; None where there is no file yet."""
-    try:
-        path = PathManager.get_local_path(metadata.json_file)
-        status = os.stat(path)
-    except (AttributeError, OSError):
-        # Detectron2 writes the file, or says that it is missing.
-        return None
-    times = status.st_mtime_ns, status.st_ctime_ns
-    return os.path.realpath(path), status.st_dev, status.st_ino, status.st_size, *times
 
 
 def _tasks(found: Detections) -> set[str]:

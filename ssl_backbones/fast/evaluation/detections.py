@@ -38,7 +38,7 @@ class Strings(NamedTuple):
             counts = _column(rles, "counts")
             sizes = _rows(_column(rles, "size"), 2, np.int64)
             joined = _joined(counts)
-        except (TypeError, KeyError, ValueError) as error:
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise Irregular(str(error)) from error
         ends = np.cumsum([0, *map(len, counts)])
         spans = np.stack([ends[:-1], ends[1:]], axis=1)
@@ -156,7 +156,7 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
 def _concatenated(masks: Sequence[Strings]) -> Strings:
     starts = np.cumsum([0, *(len(part.characters) for part in masks)])
     characters = np.concatenate([part.characters for part in masks])
-    # As `pack` leaves them: for arrays that can be written to, kernels would be compiled once more.
+    # As `pack` leaves them: for arrays that can be written to, a kernel would be compiled once more.
     characters.flags.writeable = False
     return Strings(
         characters,
@@ -184,6 +184,5 @@ def _rows(rows: Sequence[Sequence], width: int, kind: type) -> np.ndarray:
 
 
 def _joined(counts: list[str | bytes]) -> bytes:
-    if counts and isinstance(counts[0], bytes):
-        return b"".join(counts)
-    return "".join(counts).encode("ascii")
+    # Of masks that it has compared, pycocotools leaves bytes.
+    return b"".join(one if isinstance(one, bytes) else one.encode("ascii") for one in counts)

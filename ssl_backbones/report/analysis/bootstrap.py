@@ -9,8 +9,9 @@ import numpy as np
 from pycocotools.cocoeval import Params
 
 from ...fast.acceleration import numba_or_none
+from ...fast.evaluation.coco_eval import FALSE, TRUE
 from .findings import METRICS, Interval
-from .outcomes import FALSE, TRUE, Outcomes
+from .outcomes import Outcomes
 
 _RECALLS = np.asarray(Params("bbox").recThrs)
 _LEVELS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from ...fast.evaluation.matching_kernels import FALSE, TRUE
+from ...fast.evaluation.coco_eval import FALSE, TRUE
 
 
 @njit(cache=True, nogil=True)

@@ -10,20 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools.coco import COCO
 
-from ...fast.acceleration import numba_or_none
 from ...fast.evaluation.coco_eval import FastCOCOeval
 from ...fast.evaluation.detections import Detections, Irregular
 from .results import check_results
-
-FALSE, TRUE, IGNORED = 0, 1, 2
-"""Codes of matching_kernels.py, which can be imported only where numba is."""
 
 
 class Outcomes(NamedTuple):
     """The N detections of a run that count, by class and then in the order of their scores.
 
     Attributes:
-        codes: N x 10 IoU thresholds, int8: FALSE, TRUE or IGNORED.
+        codes: N x 10 IoU thresholds, int8: FALSE, TRUE or IGNORED of coco_eval.py.
         scores: N.
         results: N, the place of each detection in the list of results.
         images: N, the place of each detection's image in `image_ids`.
@@ -93,12 +89,8 @@ def outcomes_of(evaluation: FastCOCOeval, results: Sequence[Mapping[str, Any]]) 
     kinds = _indices(results, "category_id", index_of_class)
     scores = np.array([found["score"] for found in results], np.float64)
     order = _order(images, kinds, scores, params.maxDets[-1])
-    if evaluation.codes is None:
-        codes = _codes_by_result(evaluation, len(results))[order]
-    else:
-        codes = evaluation.codes[:, 0]
     return Outcomes(
-        codes.astype(np.int8),
+        evaluation.codes()[order],
         scores[order],
         order,
         images[order],
@@ -117,9 +109,8 @@ def _loaded(truth: COCO, results: Sequence[Mapping[str, Any]], task: str) -> Det
         nothing.dataset = {"images": [], "annotations": [], "categories": []}
         nothing.createIndex()
         return nothing
-    if numba_or_none("COCO evaluation"):
-        with contextlib.suppress(Irregular):
-            return Detections.pack(results, [task])
+    with contextlib.suppress(Irregular):
+        return Detections.pack(results, [task])
     other = "bbox" if task == "segm" else "segmentation"
     return truth.loadRes([{k: v for k, v in found.items() if k != other} for found in results])
 
@@ -140,21 +131,6 @@ def _order(images: np.ndarray, kinds: np.ndarray, scores: np.ndarray, limit: int
     ranks[by_group] = places - np.repeat(first, np.diff(first, append=len(scores)))
     order = np.lexsort((places, images, -scores, kinds))
     return order[((images >= 0) & (kinds >= 0) & (ranks < limit))[order]]
-
-
-def _codes_by_result(evaluation: FastCOCOeval, count: int) -> np.ndarray:
-    """From pycocotools' outcomes by image; its ids are places in the list of results, from 1."""
-    params = evaluation.params
-    codes = np.full((count, len(params.iouThrs)), IGNORED, np.int8)
-    images, sizes = len(params.imgIds), len(params.areaRng)
-    for place, outcome in enumerate(evaluation.evalImgs):
-        # The first of the ranges of areas is that of all.
-        if outcome is None or place // images % sizes:
-            continue
-        is_true = np.where(np.asarray(outcome["dtMatches"]) != 0, TRUE, FALSE)
-        own = np.where(outcome["dtIgnore"], IGNORED, is_true).astype(np.int8)
-        codes[np.array(outcome["dtIds"], np.int64) - 1] = own.T
-    return codes
 
 
 def _count_objects(

@@ -12,7 +12,8 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from ...errors import InputError
-from .run_lengths import MOST_PIXELS, first_damaged
+from ...fast.evaluation.detections import Strings
+from ...fast.evaluation.run_lengths import MOST_PIXELS, first_damaged
 
 
 def check_results(truth: COCO, results: Sequence[Mapping[str, Any]], task: str) -> None:
@@ -33,7 +34,7 @@ def check_results(truth: COCO, results: Sequence[Mapping[str, Any]], task: str) 
             raise InputError(f"detection {place + 1} of {len(results)} {problem}")
     if task == "segm":
         masks = [found["segmentation"] for found in results]
-        damaged = _first_damaged(masks)
+        damaged = first_damaged(Strings.pack(masks))
         if damaged is not None:
             raise InputError(f"detection {damaged + 1} of {len(results)} {_damage(masks[damaged])}")
 
@@ -70,7 +71,7 @@ def _check_masks(objects: Sequence[Mapping[str, Any]]) -> None:
             raise InputError(
                 f"object {found.get('id')} of the annotations has a mask that is neither polygons nor an RLE"
             )
-    damaged = _first_damaged([found["segmentation"] for found in compressed])
+    damaged = first_damaged(Strings.pack([found["segmentation"] for found in compressed]))
     if damaged is not None:
         raise _damaged_object(compressed[damaged])
 
@@ -79,13 +80,6 @@ def _damaged_object(found: Mapping[str, Any]) -> InputError:
     return InputError(
         f"object {found.get('id')} of the annotations {_damage(found['segmentation'])}"
     )
-
-
-def _first_damaged(masks: Sequence[Mapping[str, Any]]) -> int | None:
-    counts = [mask["counts"] for mask in masks]
-    # Of objects that it has compared, pycocotools leaves bytes.
-    texts = [one.decode("ascii") if isinstance(one, bytes) else one for one in counts]
-    return first_damaged(texts, [math.prod(mask["size"]) for mask in masks])
 
 
 def _damage(mask: Mapping[str, Any]) -> str:

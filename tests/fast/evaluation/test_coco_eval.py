@@ -1,4 +1,4 @@
-"""Average precision, compiled, against pycocotools: equal to the last bit."""
+"""Average precision by hotcoco, against pycocotools: equal to the last bit."""
 
 import contextlib
 import copy
@@ -13,8 +13,10 @@ from pycocotools import mask as mask_util
 from pycocotools.cocoeval import COCOeval
 
 from ssl_backbones.fast.evaluation import coco_eval as fast_coco_eval
+from ssl_backbones.fast.evaluation import run_lengths
 from ssl_backbones.fast.evaluation.coco_eval import FastCOCOeval
 from ssl_backbones.fast.evaluation.detections import Detections, Irregular, concatenate
+from ssl_backbones.fast.evaluation.run_lengths import first_damaged
 
 FEW = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -63,20 +65,33 @@ def of_a_class(params):
 
 
 def unusual(params):
-    params.iouThrs, params.recThrs = np.array([0, 0.3, 1]), np.array([0.4, 0.1, 0, 0.2, 0.9])
+    params.iouThrs, params.recThrs = np.array([0, 0.3, 1]), np.array([0, 0.1, 0.2, 0.4, 0.9])
     params.areaRng, params.areaRngLbl = [[0, 1e10], [50, 1024]], ["all", "some"]
 
 
-CHANGES = [as_they_are, without_classes, of_some_images, of_a_class, unusual]
+def unsorted_recalls(params):
+    params.recThrs = np.array([0.4, 0.1, 0, 0.2, 0.9])
+
+
+def the_same_limit_twice(params):
+    params.maxDets = [1, 10, 10]
+
+
+BY_HOTCOCO = [as_they_are, without_classes, of_some_images, of_a_class, unusual]
+BY_PYCOCOTOOLS = [unsorted_recalls, the_same_limit_twice]
 
 
 @pytest.mark.parametrize("task", ["bbox", "segm"])
-@given(seed=st.integers(0, 1000), change=st.sampled_from(CHANGES), packed=st.booleans())
+@given(
+    seed=st.integers(0, 1000),
+    change=st.sampled_from(BY_HOTCOCO + BY_PYCOCOTOOLS),
+    packed=st.booleans(),
+)
 @FEW
 def test_everything_is_pycocotools(task, seed, change, packed):
     made = scene(seed)
     ours = evaluated(FastCOCOeval, *made, task, change, packed)
-    assert ours._outcomes is not None
+    assert (ours._matched is None) == (change in BY_PYCOCOTOOLS)
     assert_equal(ours, evaluated(COCOeval, *made, task, change))
 
 
@@ -106,7 +121,7 @@ def test_boxes_whose_area_underflows_to_0(is_crowd):
     found = {name: dataset["annotations"][0][name] for name in ("image_id", "category_id", "bbox")}
     results.append({**results[0], **found, "score": 0.3})
     ours, theirs = (evaluated(kind, dataset, results, "bbox") for kind in (FastCOCOeval, COCOeval))
-    assert ours._outcomes is not None
+    assert ours._matched is None
     ious = theirs.ious[found["image_id"], found["category_id"]]
     assert np.isnan(ious).any()
     assert_equal(ours, theirs)
@@ -117,7 +132,7 @@ def test_masks_of_another_size_match_nothing():
     for result in results:
         result["segmentation"] = {"size": [60, 40], "counts": result["segmentation"]["counts"]}
     ours = evaluated(FastCOCOeval, dataset, results, "segm")
-    assert ours._outcomes is not None
+    assert ours._matched is not None
     assert_equal(ours, evaluated(COCOeval, dataset, results, "segm"))
     assert ours.stats[0] == 0
 
@@ -134,24 +149,72 @@ def empty_runs_of_an_object(dataset, results):
     dataset["annotations"][0]["segmentation"] = EMPTY_RUN
 
 
+def ids_with_gaps(dataset, results):
+    renamed = {1: "one", 2: "b", 3: "three", 4: "-4", 5: "z", 6: "a"}
+    for one in (*dataset["annotations"], *results):
+        one["image_id"], one["category_id"] = renamed[one["image_id"]], one["category_id"] - 3
+    for image in dataset["images"]:
+        image["id"] = renamed[image["id"]]
+    for kind in dataset["categories"]:
+        kind["id"] -= 3
+
+
+@pytest.mark.parametrize("change", [empty_runs, empty_runs_of_an_object, ids_with_gaps])
+def test_what_is_rare_is_evaluated_by_hotcoco(change):
+    dataset, results = scene(3)
+    change(dataset, results)
+    ours = evaluated(FastCOCOeval, dataset, results, "segm", packed=True)
+    assert ours._matched is not None
+    assert_equal(ours, evaluated(COCOeval, dataset, results, "segm"))
+
+
 def the_same_id_twice(dataset, results):
     dataset["annotations"][1]["id"] = dataset["annotations"][0]["id"]
 
 
-@pytest.mark.parametrize("spoil", [empty_runs, empty_runs_of_an_object, the_same_id_twice])
+def a_crowd_of_two(dataset, results):
+    dataset["annotations"][0]["iscrowd"] = 2
+
+
+def a_score_that_is_no_number(dataset, results):
+    results[4]["score"] = float("nan")
+
+
+def a_run_too_many(dataset, results):
+    # One that pycocotools survives.
+    results[4]["segmentation"] = {"size": [40, 60], "counts": [2390, 10, 5]}
+    rle = mask_util.frPyObjects(results[4]["segmentation"], 40, 60)
+    results[4]["segmentation"] = {**rle, "counts": rle["counts"].decode()}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [the_same_id_twice, a_crowd_of_two, a_score_that_is_no_number, a_run_too_many],
+)
 def test_what_is_irregular_is_left_to_pycocotools(spoil):
     dataset, results = scene(3)
     spoil(dataset, results)
     ours = evaluated(FastCOCOeval, dataset, results, "segm", packed=True)
-    assert ours._outcomes is None
+    assert ours._matched is None
     assert_equal(ours, evaluated(COCOeval, dataset, results, "segm"))
 
 
-def test_without_numba_it_is_pycocotools(monkeypatch):
-    monkeypatch.setattr(fast_coco_eval, "numba_or_none", lambda purpose: None)
+def test_without_hotcoco_it_is_pycocotools(monkeypatch):
+    monkeypatch.setattr(fast_coco_eval, "optional", lambda name, purpose: None)
     ours = evaluated(FastCOCOeval, *scene(3), "bbox", packed=True)
-    assert ours._outcomes is None
+    assert ours._matched is None
     assert_equal(ours, evaluated(COCOeval, *scene(3), "bbox"))
+
+
+def test_a_process_forked_from_one_that_has_evaluated_waits_for_no_thread(forked):
+    evaluated(FastCOCOeval, *scene(3), "bbox")
+
+    def body(rank):
+        ours = evaluated(FastCOCOeval, *scene(3), "bbox")
+        return ours._matched is None, ours.stats.tolist()
+
+    (found,) = forked(1, body)
+    assert found == (True, evaluated(COCOeval, *scene(3), "bbox").stats.tolist())
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -193,16 +256,12 @@ def test_packing_loses_nothing():
     assert list(concatenate([Detections.pack([])]).results()) == []
 
 
-def test_one_kernel_of_masks_is_compiled_for_whole_and_for_joined_detections():
-    from ssl_backbones.fast.evaluation.matching_kernels import match_masks
-
-    dataset, results = scene(3)
+def test_one_kernel_reads_the_masks_of_whole_and_of_joined_detections():
+    _, results = scene(3)
     whole = Detections.pack(results)
     for found in (whole, concatenate([whole.part(0, 5), whole.part(5, len(results))])):
-        evaluation = FastCOCOeval(coco(dataset), found, "segm")
-        evaluation.evaluate()
-        assert evaluation._outcomes is not None
-    assert len(match_masks.signatures) == 1
+        assert first_damaged(found.masks) is None
+    assert len(run_lengths._compiled().signatures) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import os
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
-from detectron2.evaluation import COCOEvaluator, coco_evaluation, inference_on_dataset
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances, ROIMasks
 from running import TINY
@@ -17,7 +16,6 @@ from ssl_backbones.engine.config import load_config
 from ssl_backbones.evaluation.coco import evaluate
 from ssl_backbones.fast.evaluation import coco_evaluator as evaluator_module
 from ssl_backbones.fast.evaluation import rle as mask_rle
-from ssl_backbones.fast.evaluation.annotated import GroundTruth
 from ssl_backbones.fast.evaluation.coco_evaluator import FastCOCOEvaluator, coco_results
 from ssl_backbones.fast.evaluation.detections import Detections
 from ssl_backbones.fast.evaluation.roi_masks import WithRoiMasks, has_usual_postprocessing
@@ -67,10 +65,10 @@ def test_a_detector_that_finds_nothing(oracle, tiny, tmp_path):
     assert ours[1] == b"[]" and "nan" in ours[0]
 
 
-def test_without_numba_everything_is_the_same(model, tiny, tmp_path, monkeypatch):
+def test_without_numba_and_hotcoco_everything_is_the_same(model, tiny, tmp_path, monkeypatch):
     expected = evaluated(COCOEvaluator, model, tiny, tmp_path / "stock")
-    for module in (evaluator_module, mask_rle):
-        monkeypatch.setattr(module, "numba_or_none", lambda purpose: None)
+    monkeypatch.setattr(mask_rle, "numba_or_none", lambda purpose: None)
+    monkeypatch.setattr(evaluator_module, "hotcoco_or_none", lambda: None)
     assert evaluated(FastCOCOEvaluator, WithRoiMasks(model), tiny, tmp_path / "ours") == expected
 
 
@@ -115,88 +113,6 @@ def test_a_class_that_the_dataset_has_not_is_named(oracle, tiny, tmp_path):
     }
     with pytest.raises(AssertionError, match=r"class=10, but the dataset only has 10 classes"):
         evaluated(FastCOCOEvaluator, model, tiny, tmp_path)
-
-
-def test_annotations_are_packed_once_until_their_file_changes(
-    oracle, tiny, annotation_file, tmp_path, monkeypatch
-):
-    packed = []
-
-    class Counted(GroundTruth):
-        def __init__(self, coco):
-            packed.append(coco)
-            super().__init__(coco)
-
-    monkeypatch.setattr(evaluator_module, "GroundTruth", Counted)
-    monkeypatch.setattr(evaluator_module, "_TRUTH", {})
-    for _ in range(2):
-        expected = evaluated(FastCOCOEvaluator, oracle(), tiny, tmp_path)
-    assert len(packed) == 1
-    metadata = MetadataCatalog.get("digits_test")
-    changed = json.loads(annotation_file.read_text())
-    changed["annotations"] = changed["annotations"][1:]
-    (tmp_path / "changed.json").write_text(json.dumps(changed))
-    monkeypatch.setitem(metadata.__dict__, "json_file", str(tmp_path / "changed.json"))
-    assert evaluated(FastCOCOEvaluator, oracle(), tiny, tmp_path)[0] != expected[0]
-    assert len(packed) == 2
-
-
-@pytest.fixture
-def squares(tmp_path):
-    """A dataset "squares" of one square, and `replace`, which moves it: the file's size and time stay."""
-    path = tmp_path / "squares.json"
-
-    def write(left):
-        square = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [left, 10, 20, 20]}
-        annotations = {
-            "images": [{"id": 1, "file_name": "1.jpg", "height": 100, "width": 100}],
-            "annotations": [{**square, "area": 400, "iscrowd": 0}],
-            "categories": [{"id": 1, "name": "square"}],
-        }
-        path.write_text(json.dumps(annotations))
-
-    def replace():
-        before = path.stat()
-        write(50)
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-    write(10)
-    register_coco_instances("squares", {}, str(path), str(tmp_path))
-    MetadataCatalog.get("squares").set(
-        thing_dataset_id_to_contiguous_id={1: 0}, thing_classes=["square"]
-    )
-    yield replace
-    DatasetCatalog.remove("squares")
-    MetadataCatalog.remove("squares")
-
-
-def precision(evaluator, left):
-    """Box AP of a detector that finds the square at `left`."""
-    found = Instances((100, 100))
-    found.pred_boxes = Boxes(torch.tensor([[left, 10.0, left + 20, 30]]))
-    found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
-    evaluator.reset()
-    evaluator.process([{"image_id": 1}], [{"instances": found}])
-    return evaluator.evaluate()["bbox"]["AP"]
-
-
-@pytest.mark.parametrize("moment", ["reading", "inference", "the first evaluation"])
-def test_annotations_replaced_in_the_course_of_an_evaluation(squares, monkeypatch, moment):
-    if moment == "reading":
-        read = coco_evaluation.COCO
-        with monkeypatch.context() as patched:
-            patched.setattr(coco_evaluation, "COCO", lambda path: (read(path), squares())[0])
-            first = FastCOCOEvaluator("squares")
-    else:
-        first = FastCOCOEvaluator("squares")
-    if moment == "inference":
-        squares()
-    # What it has read are the annotations as they were.
-    assert precision(first, 10) == pytest.approx(100) and precision(first, 50) == 0
-    if moment == "the first evaluation":
-        squares()
-    second = FastCOCOEvaluator("squares")
-    assert precision(second, 50) == pytest.approx(100) and precision(second, 10) == 0
 
 
 # ---- masks left unpasted

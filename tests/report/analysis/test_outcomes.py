@@ -6,8 +6,8 @@ from coco_scenes import coco, scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_backbones.report.analysis import outcomes as module
-from ssl_backbones.report.analysis.outcomes import FALSE, IGNORED, TRUE, find_outcomes
+from ssl_backbones.fast.evaluation.coco_eval import FALSE, IGNORED, TRUE
+from ssl_backbones.report.analysis.outcomes import find_outcomes
 
 FEW = settings(max_examples=15, deadline=None)
 TASKS = pytest.mark.parametrize("task", ["bbox", "segm"])
@@ -42,19 +42,18 @@ def rows_of_pycocotools(evaluation):
 
 
 @TASKS
-@given(seed=st.integers(0, 1000), with_numba=st.booleans(), chosen=st.sampled_from([None, [2, 5]]))
+@given(
+    seed=st.integers(0, 1000), with_hotcoco=st.booleans(), chosen=st.sampled_from([None, [2, 5]])
+)
 @FEW
-def test_outcomes_are_those_of_pycocotools(pycocotools, task, seed, with_numba, chosen):
+def test_outcomes_are_those_of_pycocotools(pycocotools, task, seed, with_hotcoco, chosen):
     dataset, results = scene(seed)
     # As several processes may write them.
     results.sort(key=lambda found: found["image_id"] * 5 % 7)
     with pytest.MonkeyPatch.context() as patch:
-        if not with_numba:
-            patch.setattr(module, "numba_or_none", lambda purpose: None)
-            patch.setattr(
-                "ssl_backbones.fast.evaluation.coco_eval.numba_or_none",
-                lambda purpose: None,
-            )
+        if not with_hotcoco:
+            name = "ssl_backbones.fast.evaluation.coco_eval.hotcoco_or_none"
+            patch.setattr(name, lambda: None)
         outcomes = find_outcomes(coco(dataset), results, task, chosen)
     evaluation = pycocotools(dataset, results, task, chosen)
     expected = rows_of_pycocotools(evaluation)

@@ -163,14 +163,9 @@ def test_a_mask_of_an_object_may_be_either_rle(counts):
 
 
 def test_runs_are_compared_with_the_same_annotations_one_after_another(monkeypatch):
-    # Without numba, pycocotools replaces the masks of objects by what it made of them.
-    for module in (
-        "report.analysis.outcomes",
-        "fast.evaluation.coco_eval",
-        "report.analysis.run_lengths",
-    ):
-        name = f"ssl_backbones.{module}.numba_or_none"
-        monkeypatch.setattr(name, lambda purpose: None)
+    # Without hotcoco, pycocotools replaces the masks of objects by what it made of them.
+    name = "ssl_backbones.fast.evaluation.coco_eval.hotcoco_or_none"
+    monkeypatch.setattr(name, lambda: None)
     dataset, results = scene(3)
     truth = coco(dataset)
     first, second = (find_outcomes(truth, results, MASK) for _ in range(2))
