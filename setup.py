@@ -90,16 +90,19 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     python_requires=">=3.10",
-    # An installed package carries the configs and the commands that a checkout has beside it.
+    # An installed package carries the configs and the commands that a checkout has beside it, and of the
+    # projects what protocols they are.
     packages=[
         *find_packages(include=["ssl_backbones", "ssl_backbones.*"]),
         *packages_of("configs"),
         *packages_of("tools"),
+        "ssl_backbones.projects",
     ],
-    package_dir={"ssl_backbones.configs": "configs", "ssl_backbones.tools": "tools"},
+    package_dir={f"ssl_backbones.{name}": name for name in ("configs", "tools", "projects")},
     package_data={
         "ssl_backbones.configs": ["*.yaml"],
         "ssl_backbones.configs.common": ["*.yaml"],
+        "ssl_backbones.projects": ["*/protocol.yaml"],
         "ssl_backbones.report.page": ["templates/*"],
     },
     install_requires=REQUIREMENTS,

@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import ssl_backbones
+from ssl_backbones.fidelity.protocols import protocols
 
 CHECKOUT = Path(__file__).parent.parent
 COMMANDS = [
@@ -26,6 +27,7 @@ COMMANDS = [
 FOLDERS = {"ssl_backbones": "ssl_backbones", "configs": "ssl_backbones/configs"} | {
     "tools": "ssl_backbones/tools"
 }
+PROTOCOLS = [file.relative_to(CHECKOUT) for file in CHECKOUT.glob("projects/*/protocol.yaml")]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,9 @@ def wheel(tmp_path_factory) -> Path:
         shutil.copy(CHECKOUT / name, source)
     for name in FOLDERS:
         shutil.copytree(CHECKOUT / name, source / name)
+    for file in PROTOCOLS:
+        (source / file).parent.mkdir(parents=True)
+        shutil.copy(CHECKOUT / file, source / file)
     folder = tmp_path_factory.mktemp("wheel")
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
     return folder / f"ssl_backbones-{ssl_backbones.__version__}-py3-none-any.whl"
@@ -75,13 +80,13 @@ def pip(*words: str) -> None:
     subprocess.run(command, check=True)
 
 
-def test_wheel_carries_package_configs_and_tools_and_nothing_else(wheel):
+def test_wheel_carries_package_configs_tools_and_protocols_and_nothing_else(wheel):
     expected = {
         f"{target}/{file.relative_to(CHECKOUT / folder)}"
         for folder, target in FOLDERS.items()
         for file in (CHECKOUT / folder).rglob("*")
         if file.suffix in (".py", ".yaml") or file.parent.name == "templates"
-    }
+    } | {f"ssl_backbones/{file}" for file in PROTOCOLS}
     with zipfile.ZipFile(wheel) as archive:
         carried = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert carried == expected
@@ -103,6 +108,21 @@ def test_configs_are_found_from_site_packages(run_installed, installed):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_console_scripts(run_installed, installed, command):
     assert "examples:" in run_installed(sys.executable, str(installed / "bin" / command), "--help")
+
+
+def test_every_protocol_is_known_from_site_packages(run_installed, installed):
+    """Its config may be of a checkout alone, which is told then."""
+    code = (
+        "from ssl_backbones.fidelity.protocols import protocols as known\n"
+        "from ssl_backbones import InputError\n"
+        "print(*known()); print(known()['mmdet_1x'].config_path())\n"
+        "try: known()['voc_c4'].config_path()\n"
+        "except InputError as error: print(error)"
+    )
+    names, config, error = run_installed(sys.executable, "-c", code).splitlines()
+    assert names.split() == list(protocols())
+    assert config == str(installed / "ssl_backbones" / "configs" / "moco_1x.py")
+    assert "projects/voc_c4/configs/moco_voc_c4_24k.py, which only a checkout" in error
 
 
 def test_the_installer_runs_from_site_packages(run_installed):

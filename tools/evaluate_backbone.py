@@ -84,9 +84,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ssl_backbones.studies.checks import check_overrides, check_start
-    from ssl_backbones.studies.evaluation import StepFailed
-    from ssl_backbones.studies.tables import plan
+    from ssl_backbones.studies.evaluation import check_overrides, check_start
+    from ssl_backbones.studies.evaluation_tables import plan
+    from ssl_backbones.studies.runner import StepFailed
 
     _check(args)
     name, evaluation = _evaluation(args)
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     check_start(evaluation, args.device, (args.num_processes if on_cpu else args.num_gpus) or 1)
     try:
-        evaluation.run()
+        evaluation.go_on()
     except StepFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
@@ -145,16 +145,14 @@ def _check(args: argparse.Namespace) -> None:
 
 def _tell(evaluation: Evaluation, name: str) -> int:
     """Write the tables, and say what came of it; returns the exit status."""
-    from ssl_backbones.files import write_atomically
-    from ssl_backbones.studies.tables import as_csv, as_markdown
+    from ssl_backbones.studies.evaluation_tables import as_csv, as_markdown
+    from ssl_backbones.studies.runner import write_text
 
-    table = as_markdown(evaluation, name)
-    for file, text in (("table.md", table), ("table.csv", as_csv(evaluation, name))):
-        write_atomically(evaluation.output / file, lambda out, text=text: out.write(text.encode()))
-    folder = evaluation.output
+    folder, table = evaluation.folder, as_markdown(evaluation, name)
+    write_text(folder / "table.md", table)
+    write_text(folder / "table.csv", as_csv(evaluation, name))
     print(f"\n{table}\ntable: {folder / 'table.md'}\nfor programs: {folder / 'table.csv'}")
-    if failed := evaluation.failed():
-        print(f"error: failed: {', '.join(failed)}; see {folder / 'logs'}", file=sys.stderr)
+    if evaluation.tell_failures():
         return 1
     first = evaluation.runs(evaluation.protocols[0])[0]
     print(f"next: python tools/report.py {folder / first.name}")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     # In place of this folder: the projects are imported from the checkout.
@@ -18,17 +20,40 @@ if __name__ == "__main__":
 
 from projects.low_shot.lists import FOLDS, SHARES, name_of
 from ssl_backbones.errors import InputError, run_command
-from ssl_backbones.fidelity.protocols import protocols
-from ssl_backbones.studies.processes import Outcome, Step, alone_in, run_steps
+from ssl_backbones.evaluation.metrics import metric_name
+from ssl_backbones.fidelity.protocols import Protocol, protocols
+from ssl_backbones.studies.over_seeds import Spread
+from ssl_backbones.studies.processes import Outcome, Step
+from ssl_backbones.studies.runner import (
+    DONE,
+    METRICS,
+    Record,
+    Row,
+    Study,
+    results_of_run,
+    write_text,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CONFIGS = Path("projects/low_shot/configs")
 
-_SETTINGS = "study.json"
 _LENGTH = "train.max_iter"
 
-PROTOCOL = protocols()["low_shot_1"]
-"""All shares have its length and its time."""
+COLUMNS = (
+    *("run", "share", "fold", "seed", "status", *METRICS, "iterations", "images", "list"),
+    *("fingerprint", "weights", "seconds", "finished", "command"),
+)
+"""`list` is the SHA-256 of the JSON that was trained on; `weights` that of the pretrained file, its method
+and branch."""
+
+PUBLISHED = {1: 10.0, 5: 20.92, 10: 26.94}
+"""Box AP of a supervised Faster R-CNN R50-FPN, mean of five folds of STAC's, from Soft Teacher's README
+(microsoft/SoftTeacher at commit 0d90d7c): another detector, other weights and augmentations, other folds."""
+
+
+def protocol() -> Protocol:
+    """All shares have its length and its time."""
+    return protocols()["low_shot_1"]
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -86,31 +111,52 @@ def _some_of(known: Sequence[int]) -> Callable[[str], list[int]]:
     return read
 
 
-class LowShot:
+class LowShot(Study):
     """The runs that were asked for, and the rows of those that have ended."""
 
     def __init__(self, arguments: argparse.Namespace):
-        self.arguments = arguments
-        self.folder = arguments.output.resolve()
-        self.csv = self.folder / "runs.csv"
-        self.weights = _weights(arguments.weights)
+        folder = arguments.output.resolve()
         # The runs start in the checkout, from where a relative path would be another one.
         self.datasets = CHECKOUT / "datasets"
-        self.variables = {}
+        variables = {}
         if "DETECTRON2_DATASETS" in os.environ:
             self.datasets = Path(os.environ["DETECTRON2_DATASETS"]).absolute()
-            self.variables["DETECTRON2_DATASETS"] = str(self.datasets)
+            variables["DETECTRON2_DATASETS"] = str(self.datasets)
+        record = Record(folder / "runs.csv", COLUMNS)
+        super().__init__(
+            folder, record, "study.json", root=CHECKOUT, variables=variables, jobs=arguments.jobs
+        )
+        self.arguments = arguments
+        self.weights = _weights(arguments.weights)
         # Fold by fold: whoever stops early has all shares, of fewer folds.
         wanted = ((share, fold) for fold in arguments.folds for share in arguments.shares)
         self.runs = {name_of(share, fold): (share, fold) for share, fold in wanted}
-        self.rows: dict[str, dict[str, str]] = {}
-        self.failed: list[str] = []
 
-    @property
-    def missing(self) -> list[str]:
-        from ssl_backbones.studies.protocol_runs import DONE
+    def names(self) -> list[str]:
+        return list(self.runs)
 
-        return [name for name in self.runs if self.rows.get(name, {}).get("status") != DONE]
+    def settings(self) -> dict[str, object]:
+        settings = {"weights": self.weights, "configs": str(self.arguments.configs)}
+        return settings | {"overrides": self.arguments.opts}
+
+    def identity(self, name: str) -> dict[str, object]:
+        share, fold = self.runs[name]
+        return {"run": name, "share": share, "fold": fold, "seed": fold}
+
+    def results(self, name: str) -> dict[str, object]:
+        from projects.low_shot.lists import read_list
+        from ssl_backbones.engine import record
+
+        found = results_of_run(self.folder / name, record.read(self.folder / name))
+        images, sha256 = read_list(self.datasets, *self.runs[name])
+        return {**found, "images": images, "list": sha256}
+
+    def told(self, name: str, row: Row, outcome: Outcome) -> str:
+        ap = f"box AP {float(row['bbox/AP'] or 0):.2f}"
+        return f"{name}: {ap if row['status'] == DONE else row['status']}, {row['seconds']} s"
+
+    def place(self, row: Row) -> tuple[int, int]:
+        return int(row["share"]), int(row["fold"])
 
     def step(self, name: str) -> Step:
         share, fold = self.runs[name]
@@ -131,76 +177,24 @@ class LowShot:
     def iterations(self) -> int:
         """Of each run."""
         given = [word for word in self.arguments.opts if word.startswith(f"{_LENGTH}=")]
-        return int(given[-1].partition("=")[2]) if given else PROTOCOL.iterations
+        return int(given[-1].partition("=")[2]) if given else protocol().iterations
 
-    def read(self) -> None:
-        """Read the rows of before.
-
-        Raises:
-            InputError: they are of a study with other settings, or cannot be read.
-        """
-        from projects.low_shot.results import COLUMNS
-        from projects.records import check_settings, read_rows
-
-        settings = {"weights": self.weights, "configs": str(self.arguments.configs)}
-        settings["overrides"] = self.arguments.opts
-        check_settings(self.folder / _SETTINGS, settings)
-        self.rows = read_rows(self.csv, COLUMNS)
-
-    def run(self) -> None:
-        """Make the lists unless they are there, then the missing runs."""
+    def go_on(self) -> str:
+        """Make the lists unless they are there, then the missing runs; returns the table of all."""
         from projects.low_shot.lists import write_lists
 
-        self.read()
-        write_lists(self.datasets)
-        steps = [self.step(name) for name in self.missing]
-        if steps:
-            print(
-                f"== {len(steps)} runs, such as\n$ {steps[0].command(self.variables)}", flush=True
-            )
-        run_steps(
-            steps,
-            folder=CHECKOUT,
-            jobs=self.arguments.jobs,
-            logs=self.folder / "logs",
-            variables=self.variables,
-            on_end=self._record,
-        )
-
-    def _record(self, step: Step, outcome: Outcome) -> None:
-        """The run's row, written to the CSV, and the tables that follow from all rows."""
-        from projects.low_shot.results import COLUMNS, results_of, row_of
-        from projects.records import write_rows
-        from ssl_backbones.studies.protocol_runs import DONE
-
-        share, fold = self.runs[step.name]
-        status = f"exit status {outcome.status}: {outcome.last_line()}" if outcome.status else DONE
-        command = step.command(self.variables)
-        row = row_of(step.name, share, fold, command, status, outcome.seconds)
-        if not outcome.status:
-            try:
-                row |= results_of(self.folder / step.name, self.datasets, share, fold)
-            except InputError as error:  # stops no other run
-                row["status"] = f"no result: {error}"
-        if row["status"] != DONE:
-            self.failed.append(step.name)
-        self.rows[step.name] = row
-        ordered = sorted(self.rows.values(), key=lambda row: (int(row["share"]), int(row["fold"])))
-        write_rows(self.csv, COLUMNS, ordered)
-        said = (
-            f"box AP {float(row['bbox/AP'] or 0):.2f}" if row["status"] == DONE else row["status"]
-        )
-        print(f"   {step.name}: {said}, {row['seconds']} s", flush=True)
-
-    def write_table(self) -> str:
-        from projects.low_shot.results import as_json, as_markdown
-        from ssl_backbones.files import write_atomically
-
-        rows = sorted(self.rows.values(), key=lambda row: (int(row["share"]), int(row["fold"])))
-        table = as_markdown(rows, len(FOLDS))
-        summary = json.dumps(as_json(rows, len(FOLDS)), indent=1, allow_nan=False) + "\n"
-        for name, text in (("table.md", table), ("table.json", summary)):
-            write_atomically(self.folder / name, lambda file, text=text: file.write(text.encode()))
+        with self.at_work():
+            write_lists(self.datasets)
+            steps = [self.step(name) for name in self.missing()]
+            if steps:
+                command = steps[0].command(self.variables)
+                print(f"== {len(steps)} runs, such as\n$ {command}", flush=True)
+            self.run(steps)
+            rows = list(self.rows.values())
+            table = as_markdown(rows, len(FOLDS))
+            summary = json.dumps(as_json(rows, len(FOLDS)), indent=1, allow_nan=False) + "\n"
+            write_text(self.folder / "table.md", table)
+            write_text(self.folder / "table.json", summary)
         return table
 
 
@@ -236,18 +230,19 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def show_plan(study: LowShot) -> None:
-    if (study.folder / _SETTINGS).exists():
+    if study.settings_file.exists():
         study.read()
-    for name in study.missing:
+    missing = study.missing()
+    for name in missing:
         print(study.step(name).command(study.variables))
-    done = len(study.runs) - len(study.missing)
+    done = len(study.runs) - len(missing)
     if done:
         print(f"\n{done} of {len(study.runs)} runs are done")
-    hours = study.iterations * PROTOCOL.seconds / 3600
+    hours = study.iterations * protocol().seconds / 3600
     print(
-        f"\n{len(study.missing)} runs of {study.iterations:,} iterations, each about "
+        f"\n{len(missing)} runs of {study.iterations:,} iterations, each about "
         f"{hours:.1f} hours on 8 V100 GPUs (a stock Mask R-CNN R50-FPN there: Detectron2's MODEL_ZOO.md), "
-        f"all {len(study.missing) * hours:.0f}\n"
+        f"all {len(missing) * hours:.0f}\n"
         "next: the same without --plan"
     )
 
@@ -258,18 +253,102 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         show_plan(study)
         return 0
-    with alone_in(study.folder):
-        study.run()
-        table = study.write_table()
-    done = len(study.runs) - len(study.missing)
+    table = study.go_on()
+    done = len(study.runs) - len(study.missing())
     print(
         f"\n{table}\n{done} of {len(study.runs)} runs are done\n"
-        f"table: {study.folder / 'table.md'}\nruns: {study.csv}"
+        f"table: {study.folder / 'table.md'}\nruns: {study.record.path}"
     )
-    if study.failed:
-        failed = ", ".join(study.failed)
-        print(f"error: failed: {failed}; see {study.folder / 'logs'}", file=sys.stderr)
-    return 1 if study.failed else 0
+    return study.tell_failures()
+
+
+# The table
+
+
+def number(row: Row, metric: str) -> float | None:
+    """None where there is none: a metric of COCO without an object of its kind is not a number."""
+    value = float(row[metric] or "nan")
+    return value if math.isfinite(value) else None
+
+
+def summarize(rows: Iterable[Row]) -> dict[int, dict[str, Spread]]:
+    """Share to metric to its summary, of the runs that are done."""
+    found: dict[int, dict[str, Spread]] = {}
+    done = [row for row in rows if row["status"] == DONE]
+    for share in sorted({int(row["share"]) for row in done}):
+        of_share = [row for row in done if int(row["share"]) == share]
+        for metric in METRICS:
+            values = [value for row in of_share if (value := number(row, metric)) is not None]
+            if values:
+                found.setdefault(share, {})[metric] = Spread(values)
+    return found
+
+
+def as_json(rows: Iterable[Row], num_folds: int) -> dict:
+    """The table for programs: JSON's null where there is no value, of the folds that are done alone."""
+    rows = [row for row in rows if row["status"] == DONE]
+    return {
+        str(share): {
+            "folds": num_folds,
+            "folds_done": len(_with_values(rows, share)),
+            "fingerprints": [row["fingerprint"] for row in _with_values(rows, share)],
+            "metrics": {metric: _numbers(summaries.get(metric)) for metric in METRICS},
+        }
+        for share, summaries in summarize(rows).items()
+    }
+
+
+def _with_values(rows: Iterable[Row], share: int) -> list[Row]:
+    """The runs of a share that are done and measured something."""
+    return [
+        row
+        for row in rows
+        if (row["share"], row["status"]) == (str(share), DONE)
+        and any(number(row, metric) is not None for metric in METRICS)
+    ]
+
+
+def _numbers(summary: Spread | None) -> dict[str, Any]:
+    if summary is None:
+        return {"mean": None, "deviation": None, "values": []}
+    return {"mean": summary.mean, "deviation": summary.deviation, "values": summary.values}
+
+
+def as_markdown(rows: Iterable[Row], num_folds: int) -> str:
+    """Mean ± standard deviation over folds, each fold's value, and a published number to compare."""
+    rows = list(rows)
+    lines = [
+        "| COCO | images | folds | "
+        + " | ".join(map(metric_name, METRICS))
+        + " | box AP of each fold | published, supervised* |",
+        "|---" * (len(METRICS) + 5) + "|",
+    ]
+    for share, summaries in summarize(rows).items():
+        lines.append(_line(share, summaries, _with_values(rows, share), num_folds))
+    if len({row["weights"] for row in rows if row["status"] == DONE}) > 1:
+        lines += ["", "**Not all runs started from the same weights**: see the CSV."]
+    lines += [
+        "",
+        "Mean ± standard deviation (n - 1) over the folds that are done; seed = fold.",
+        "*Faster R-CNN R50-FPN from supervised ImageNet weights, mean of five other folds: "
+        "microsoft/SoftTeacher, README.md. Another recipe, here for scale.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(share: int, summaries: Mapping[str, Spread], done: Sequence[Row], num_folds: int) -> str:
+    values = [number(row, "bbox/AP") for row in done]
+    each = ", ".join("none" if value is None else f"{value:.2f}" for value in values)
+    published = PUBLISHED.get(share)
+    cells = [
+        f"{share} %",
+        "/".join(sorted({row["images"] for row in done})),
+        f"{len(done)} of {num_folds}",
+        *(summaries.get(metric, Spread([])).shown(2) for metric in METRICS),
+        each,
+        "" if published is None else f"{published:g}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def main(argv: list[str] | None = None) -> int:

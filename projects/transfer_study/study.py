@@ -9,18 +9,35 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 if __name__ == "__main__":
     # In place of this folder: the projects are imported from the checkout.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from projects.records import check_settings, read_rows, write_rows
 from projects.transfer_study import cells as plan
 from projects.transfer_study.cells import ARMS, CHECKOUT, Cell
 from ssl_backbones.errors import InputError, run_command
-from ssl_backbones.studies.processes import Outcome, Step, alone_in, run_steps
-from ssl_backbones.studies.protocol_runs import DONE
+from ssl_backbones.studies.processes import Outcome, Step
+from ssl_backbones.studies.runner import (
+    DONE,
+    METRICS,
+    Record,
+    Row,
+    StepFailed,
+    Study,
+    results_of_run,
+)
+
+COLUMNS = (
+    *("cell", "arm", "protocol", "budget", "seed", "status", *METRICS, "iterations"),
+    *("backbone_tensors", "backbone_tensors_moved", "fingerprint", "weights"),
+    *("seconds", "cpu_seconds", "processor", "cores", "commit", "finished", "command"),
+)
+"""`weights` is the SHA-256 of the pretrained file, its method and branch; `seconds` is wall time and
+`cpu_seconds` processor time; of the backbone's tensors those have moved whose final values differ from the
+initial ones."""
 
 SECONDS = {"pretraining": 1200, "finetuned": 106, "frozen": 69}
 """Processor time on an AMD EPYC virtual machine of all pretrainings, and of one cell of either protocol."""
@@ -72,40 +89,82 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Study:
+class TransferStudy(Study):
     """The cells that were asked for, and the rows of those that have run."""
 
     def __init__(self, arguments: argparse.Namespace):
-        self.arguments = arguments
-        self.output = arguments.output
-        self.csv = CHECKOUT / self.output / "cells.csv"
-        whole = list(plan.cells(arguments.arms, arguments.budgets, arguments.seeds))
-        self.order = [cell.name for cell in plan.cells()] + [cell.name for cell in whole]
-        self.cells = _chosen(whole, arguments.only)
+        folder = CHECKOUT / arguments.output
         # One thread a process, and as many processes as cores: sums are then always in one order.
-        self.variables = {"OMP_NUM_THREADS": "1"}
+        variables = {"OMP_NUM_THREADS": "1"}
         if "DETECTRON2_DATASETS" in os.environ:
-            self.variables["DETECTRON2_DATASETS"] = os.environ["DETECTRON2_DATASETS"]
-        self.rows: dict[str, dict[str, str]] = {}
-        self.failed: list[str] = []
+            variables["DETECTRON2_DATASETS"] = os.environ["DETECTRON2_DATASETS"]
+        record = Record(folder / "cells.csv", COLUMNS)
+        super().__init__(
+            folder, record, "study.json", root=CHECKOUT, variables=variables, jobs=arguments.jobs
+        )
+        self.arguments, self.output = arguments, arguments.output
+        whole = list(plan.cells(arguments.arms, arguments.budgets, arguments.seeds))
+        order = [cell.name for cell in (*plan.cells(), *whole)]
+        self.places = {name: place for place, name in reversed(list(enumerate(order)))}
+        self.cells = {cell.name: cell for cell in _chosen(whole, arguments.only)}
 
-    @property
-    def missing(self) -> list[Cell]:
-        return [cell for cell in self.cells if self.rows.get(cell.name, {}).get("status") != DONE]
+    def names(self) -> list[str]:
+        return list(self.cells)
 
     def settings(self) -> dict[str, object]:
         names = ("iterations", "pretrain_iterations", "batch_size", "num_test")
         return {name: getattr(self.arguments, name) for name in names}
 
-    def run(self) -> None:
-        """Make what the missing cells need, then the cells."""
-        # Not at the top: --help and --plan need neither numpy nor the checkpoint reader.
-        from projects.transfer_study import records
+    def identity(self, name: str) -> dict[str, object]:
+        # Not at the top: --help and --plan need no numpy.
+        from projects.benchmarks.machine import machine
 
-        (CHECKOUT / self.output / "weights").mkdir(parents=True, exist_ok=True)
-        check_settings(CHECKOUT / self.output / "study.json", self.settings())
-        self.rows = read_rows(self.csv, records.COLUMNS)
-        missing = self.missing
+        cell, here = self.cells[name], machine()
+        of_cell = {field: getattr(cell, field) for field in ("arm", "protocol", "budget", "seed")}
+        return {"cell": name, **of_cell, "processor": here["processor"], "cores": here["cores"]}
+
+    def results(self, name: str) -> dict[str, object]:
+        """What the run folder of a finished cell adds; of one with pretrained weights, what has moved."""
+        from ssl_backbones.engine import record
+
+        folder, arm = self.folder / "cells" / name, self.cells[name].arm
+        run = record.read(folder)
+        found = results_of_run(folder, run) | {"commit": _commit(run)}
+        if ARMS[arm].has_weights:
+            converted = CHECKOUT / plan.weights(self.output, arm, ".pkl")
+            moved, total = backbone_moves(folder / "model_final.pth", converted)
+            found |= {"backbone_tensors": str(total), "backbone_tensors_moved": str(moved)}
+        return found
+
+    def told(self, name: str, row: Row, outcome: Outcome) -> str:
+        ap = "/".join(f"{float(row[f'{t}/AP'] or 0):.1f}" for t in ("bbox", "segm"))
+        said = f"box/mask AP {ap}" if row["status"] == DONE else row["status"]
+        return f"{name}: {said}, {row['seconds']} s"
+
+    def place(self, row: Row) -> int:
+        return self.places.get(row["cell"], len(self.places))
+
+    def ended(self, step: Step, outcome: Outcome) -> None:
+        """What is no longer needed of a cell that is done goes."""
+        super().ended(step, outcome)
+        if self.is_done(step.name) and not self.arguments.keep_checkpoints:
+            folder = self.folder / "cells" / step.name
+            for file in (*folder.glob("model_*.pth*"), folder / "last_checkpoint"):
+                file.unlink(missing_ok=True)
+
+    def go_on(self) -> None:
+        """Make what the missing cells need, then the cells.
+
+        Raises:
+            StepFailed: what all cells wait for went wrong.
+        """
+        with self.at_work():
+            (self.folder / "weights").mkdir(exist_ok=True)
+            missing = [self.cells[name] for name in self.missing()]
+            self._prepare(missing)
+            self._run_cells(missing)
+
+    def _prepare(self, missing: list[Cell]) -> None:
         needed = [ARMS[name] for name in dict.fromkeys(cell.arm for cell in missing)]
         needed = [arm for arm in needed if arm.has_weights]
         sources = [ARMS[arm.shuffled_from] for arm in needed if arm.shuffled_from]
@@ -114,97 +173,35 @@ class Study:
         options += ["--batch-size", str(self.arguments.batch_size)]
         datasets = Path(self.variables.get("DETECTRON2_DATASETS", "datasets"))
         budgets = dict.fromkeys(cell.budget for cell in missing)
-        self._make(
-            "scenes",
-            [plan.dataset_step(datasets, budget, self.arguments.num_test) for budget in budgets],
-            always=True,
-        )
+        scenes = [
+            plan.dataset_step(datasets, budget, self.arguments.num_test) for budget in budgets
+        ]
+        self.prepare("scenes", scenes)
         make = [plan.pretraining_step(self.output, arm, options) for arm in pretrained.values()]
-        self._make("pretraining", make)
+        self._make_missing("pretraining", make)
         shuffled = [arm for arm in needed if arm.shuffled_from]
         make = [plan.pretraining_step(self.output, arm, ()) for arm in shuffled]
-        self._make("shuffled control", make)
-        self._make("conversion", [plan.conversion_step(self.output, arm) for arm in needed])
-        self._run_cells(missing)
+        self._make_missing("shuffled control", make)
+        self._make_missing("conversion", [plan.conversion_step(self.output, arm) for arm in needed])
 
-    def _make(self, what: str, steps: list[Step], *, always: bool = False) -> None:
-        """Run those steps whose file is not there.
-
-        Raises:
-            StepFailed: nothing that comes after can be done.
-        """
-        steps = [step for step in steps if always or not (CHECKOUT / step.makes).exists()]
-        self._show(what, steps)
-        failed: list[str] = []
-
-        def on_end(step: Step, outcome: Outcome) -> None:
-            if outcome.status:
-                failed.append(f"{step.name}: {outcome.last_line()} (all of it: {outcome.log})")
-            else:
-                print(f"   {step.name}: {outcome.seconds:.0f} s", flush=True)
-
-        self._run(steps, on_end)
-        if failed:
-            raise StepFailed("; ".join(failed))
+    def _make_missing(self, what: str, steps: list[Step]) -> None:
+        self.prepare(what, [step for step in steps if not (CHECKOUT / step.makes).exists()])
 
     def _run_cells(self, missing: list[Cell]) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-        steps = {
-            plan.cell_step(self.output, cell, self.arguments.iterations): cell for cell in missing
-        }
-        self._show("cells", list(steps)[:1], total=len(steps))
+        steps = [plan.cell_step(self.output, cell, self.arguments.iterations) for cell in missing]
+        self.announce("cells", steps[:1], total=len(steps))
         columns = ("cells", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, disable=not steps) as progress:
             task = progress.add_task("", total=len(steps))
 
-            def on_end(step: Step, outcome: Outcome) -> None:
-                row = self._record(step, steps[step], outcome)
+            def say(line: str) -> None:
                 progress.advance(task)
-                ap = "/".join(f"{float(row[f'{t}/AP'] or 0):.1f}" for t in ("bbox", "segm"))
-                said = f"box/mask AP {ap}" if row["status"] == DONE else row["status"]
-                line = f"   {step.name}: {said}, {row['seconds']} s"
                 progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-            self._run(list(steps), on_end)
-
-    def _record(self, step: Step, cell: Cell, outcome: Outcome) -> dict[str, str]:
-        """The cell's row, written to the CSV; what is no longer needed of its run goes."""
-        from projects.transfer_study import records
-
-        folder = CHECKOUT / self.output / "cells" / cell.name
-        converted = CHECKOUT / plan.weights(self.output, cell.arm, ".pkl")
-        row = records.row_of(cell, step.command(self.variables), outcome)
-        if not outcome.status:
-            row |= records.results_of(folder, converted if ARMS[cell.arm].has_weights else None)
-        self.rows[cell.name] = row
-        places = {name: place for place, name in reversed(list(enumerate(self.order)))}
-        ordered = sorted(self.rows.values(), key=lambda row: places.get(row["cell"], len(places)))
-        write_rows(self.csv, records.COLUMNS, ordered)
-        if outcome.status:
-            self.failed.append(cell.name)
-        elif not self.arguments.keep_checkpoints:
-            for file in (*folder.glob("model_*.pth*"), folder / "last_checkpoint"):
-                file.unlink(missing_ok=True)
-        return row
-
-    def _run(self, steps: list[Step], on_end) -> None:
-        run_steps(
-            steps,
-            folder=CHECKOUT,
-            jobs=self.arguments.jobs,
-            logs=CHECKOUT / self.output / "logs",
-            variables=self.variables,
-            on_end=on_end,
-        )
-
-    def _show(self, what: str, steps: list[Step], total: int | None = None) -> None:
-        """The commands about to run; of many alike, the first."""
-        if steps:
-            count = total or len(steps)
-            print(f"\n== {what}" + (f": {count}, such as" if count > len(steps) else ""))
-            for step in steps:
-                print(f"$ {step.command(self.variables)}", flush=True)
+            self.say = say
+            self.run(steps)
 
     def compare(self) -> int:
         """Tables and figure of the cells that have run, by the command that a reader can type."""
@@ -222,8 +219,24 @@ class Study:
         return subprocess.run([sys.executable, *words], cwd=CHECKOUT).returncode
 
 
-class StepFailed(Exception):
-    """A command that all cells wait for ended badly; says which and why."""
+def backbone_moves(detector: Path, converted: Path) -> tuple[int, int]:
+    """How many of the backbone's tensors differ from those that the detector started from; of how many."""
+    import numpy as np
+
+    from ssl_backbones.conversion.reading import read_checkpoint
+
+    before = read_checkpoint(converted).content["model"]
+    after = read_checkpoint(detector).content["model"]
+    moved = sum(
+        not np.array_equal(np.asarray(value), np.asarray(after[f"backbone.bottom_up.{name}"]))
+        for name, value in before.items()
+    )
+    return moved, len(before)
+
+
+def _commit(run: Mapping) -> str:
+    state = (run.get("git") or {}).get("ssl_backbones") or {}
+    return f"{state.get('commit', '')[:12]}{' with changes' if state.get('dirty') else ''}"
 
 
 def _chosen(cells: list[Cell], only: list[str] | None) -> list[Cell]:
@@ -246,12 +259,12 @@ def check_arguments(arguments: argparse.Namespace) -> None:
             raise InputError(f"--{name} {min(getattr(arguments, name))}: give at least {least}")
 
 
-def show_plan(study: Study) -> None:
+def show_plan(study: TransferStudy) -> None:
     """Every cell by name, and what the whole takes."""
-    for cell in study.cells:
-        print(cell.name)
+    for name in study.cells:
+        print(name)
     share = study.arguments.iterations / plan.ITERATIONS
-    seconds = sum(SECONDS[cell.protocol] for cell in study.cells) * share
+    seconds = sum(SECONDS[cell.protocol] for cell in study.cells.values()) * share
     seconds += (
         SECONDS["pretraining"] * study.arguments.pretrain_iterations / plan.PRETRAIN_ITERATIONS
     )
@@ -264,24 +277,19 @@ def show_plan(study: Study) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     check_arguments(arguments)
-    study = Study(arguments)
+    study = TransferStudy(arguments)
     if arguments.plan:
         show_plan(study)
         return 0
-    folder = CHECKOUT / study.output
     try:
-        with alone_in(folder):
-            study.run()
+        study.go_on()
     except StepFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     status = study.compare() if any(row["status"] == DONE for row in study.rows.values()) else 0
-    done = len(study.cells) - len(study.missing)
+    done = len(study.cells) - len(study.missing())
     print(f"\n{done} of {len(study.cells)} cells are done\nresults: {study.output / 'cells.csv'}")
-    if study.failed:
-        logs = study.output / "logs"
-        print(f"error: failed: {', '.join(study.failed)}; see {logs}", file=sys.stderr)
-    return 1 if study.failed else status
+    return study.tell_failures() or status
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,23 +1,19 @@
-"""One checkpoint under several protocols, one run after another; goes on where it stopped."""
+"""One checkpoint under several protocols: what is asked for, checked before the first run, and run."""
 
 from __future__ import annotations
 
-import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..fidelity.protocols import Protocol
-from ..files import write_atomically
-from .processes import Outcome, Step, alone_in, run_steps
+from .processes import Outcome, Step, do_step
 from .protocol_runs import (
-    DONE,
-    STARTED,
     Run,
     conversion_step,
     identity_of,
@@ -26,62 +22,95 @@ from .protocol_runs import (
     run_step,
     runs_of,
 )
+from .runner import STARTED, Record, Study
+
+_OF_DONE = frozenset({"metrics", "fingerprint", "weights", "seed", "differs"})
+_IDENTITY = ("config", "config_fingerprint")
+
+SET_BY = {
+    "train.seed": "--seed",
+    "train.init_checkpoint": "CHECKPOINT",
+    "train.output_dir": "--output",
+    "train.device": "--device",
+}
+"""Keys of a config that are no override here, and what sets them."""
+
+_DATASET = "dataloader.train.dataset.names"
 
 
-@dataclass
-class Evaluation:
-    """What was asked for, and the results that are there.
+class Evaluation(Study):
+    """What was asked for, and the rows that are there.
+
+    A row has "status", what `identity_of` gives, and of a run that is done what `result_of` gives.
 
     Attributes:
         checkpoint: a file of a pretraining, a converted one, or a name such as ssl://moco_v2_800ep.
-        output: folder for the runs and the tables.
         seed: of the first run of each protocol.
         folds: at most, of protocols that have some.
         repeats: runs, with seeds of their own, of protocols that have none.
         flags: of tools/train_net.py, for every run.
         overrides: of every run's config.
-        results: by the run's name, "status", what `identity_of` gives, and of a run that is done what
-            `result_of` gives.
     """
 
-    checkpoint: str
-    protocols: Sequence[Protocol]
-    output: Path
-    seed: int
-    folds: int
-    repeats: int = 1
-    flags: Sequence[str] = ()
-    overrides: Sequence[str] = ()
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self):
-        for protocol in self.protocols:
+    def __init__(
+        self,
+        checkpoint: str,
+        protocols: Sequence[Protocol],
+        output: Path,
+        seed: int,
+        folds: int,
+        repeats: int = 1,
+        flags: Sequence[str] = (),
+        overrides: Sequence[str] = (),
+    ):
+        record = Record(output / "runs.json", results=_OF_DONE)
+        super().__init__(output, record, "evaluation.json", root=Path.cwd())
+        self.checkpoint, self.protocols = checkpoint, protocols
+        self.seed, self.folds, self.repeats = seed, folds, repeats
+        self.flags, self.overrides = flags, overrides
+        for protocol in protocols:
             protocol.config_path()  # raises where it is not here
-        _check_checkpoint(self.checkpoint)
-        names = Counter(run.name for protocol in self.protocols for run in self.runs(protocol))
-        if twice := [name for name, number in names.items() if number > 1]:
+        _check_checkpoint(checkpoint)
+        if twice := [name for name, number in Counter(self.names()).items() if number > 1]:
             raise InputError(f"two runs would be called {twice[0]}: rename one of the configs")
-        self.results = _read(self.output / "runs.json")
+        self.rows = record.read()
 
     def runs(self, protocol: Protocol) -> list[Run]:
         return list(runs_of(protocol, seed=self.seed, folds=self.folds, repeats=self.repeats))
 
-    def missing(self, protocol: Protocol) -> list[Run]:
-        return [run for run in self.runs(protocol) if not self.is_done(run)]
+    def names(self) -> list[str]:
+        return [run.name for protocol in self.protocols for run in self.runs(protocol)]
 
-    def is_done(self, run: Run) -> bool:
-        return self.results.get(run.name, {}).get("status") == DONE
+    def missing_of(self, protocol: Protocol) -> list[Run]:
+        return [run for run in self.runs(protocol) if not self.is_done(run.name)]
 
-    def failed(self) -> list[str]:
-        runs = (run for protocol in self.protocols for run in self.missing(protocol))
-        return [run.name for run in runs if run.name in self.results]
+    def settings(self) -> dict[str, Any]:
+        return {
+            "checkpoint": _identity(self.checkpoint),
+            "seed": self.seed,
+            "list of overrides": list(self.overrides),
+        }
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """As the run began: its config may have been edited since."""
+        return {field: self.rows[name][field] for field in _IDENTITY}
+
+    def results(self, name: str) -> dict[str, Any]:
+        runs = (run for protocol in self.protocols for run in self.runs(protocol))
+        run = next(run for run in runs if run.name == name)
+        return result_of(run, self.folder / name)
+
+    def told(self, name: str, row: Mapping[str, Any], outcome: Outcome) -> str:
+        said = [f"{metric} {value}" for metric, value in row.get("metrics", {}).items()]
+        return f"{', '.join(said) or row['status']}; {outcome.seconds:.0f} s"
 
     def step(self, run: Run) -> Step:
-        return run_step(run, self.weights, self.output / run.name, self.flags, self.overrides)
+        return run_step(run, self.weights, self.folder / run.name, self.flags, self.overrides)
 
     def preparations(self) -> list[Step]:
         """What makes the files that missing runs need, each once."""
-        by_words = {p.preparation: p for p in self.protocols if p.preparation and self.missing(p)}
+        needing = [p for p in self.protocols if p.preparation and self.missing_of(p)]
+        by_words = {protocol.preparation: protocol for protocol in needing}
         return [preparation_step(protocol) for protocol in by_words.values()]
 
     def conversion(self) -> Step | None:
@@ -95,7 +124,7 @@ class Evaluation:
         """What the runs start from."""
         if "://" in self.checkpoint or self._is_converted:
             return self.checkpoint
-        return str(self.output / "backbone.pkl")
+        return str(self.folder / "backbone.pkl")
 
     @cached_property
     def _is_converted(self) -> bool:
@@ -103,7 +132,7 @@ class Evaluation:
 
         return bool(provenance_of(read_checkpoint(self.checkpoint)))
 
-    def check_results(self) -> None:
+    def check_rows(self) -> None:
         """Refuse what has been run, wholly or in part, under a name that now means another config.
 
         Of whose folder is gone nothing is left to mix with: that is forgotten, and done again.
@@ -113,15 +142,15 @@ class Evaluation:
         """
         for protocol in self.protocols:
             for run in self.runs(protocol):
-                before = self.results.get(run.name)
-                folder = self.output / run.name
+                before = self.rows.get(run.name)
+                folder = self.folder / run.name
                 if before is None or (changed := self._changed(run, before)) is None:
                     continue
                 if folder.exists():
                     raise InputError(
                         f"{folder} {changed}: give another --output, or remove that folder to do it again"
                     )
-                del self.results[run.name]
+                del self.rows[run.name]
 
     def _changed(self, run: Run, before: Mapping[str, Any]) -> str | None:
         now = identity_of(run, self.overrides)
@@ -131,107 +160,36 @@ class Evaluation:
             return f"is a run of {now['config']} before that was edited"
         return None
 
-    def run(self) -> None:
-        """All that is missing. A run that fails stops no other.
+    def begin(self, run: Run) -> None:
+        """Say what the run is of before it has a folder that another one could go on with."""
+        self.keep(run.name, {"status": STARTED, **identity_of(run, self.overrides)})
+
+    def go_on(self) -> None:
+        """Do all that is missing. A run that fails stops no other.
 
         Raises:
             InputError: the folder holds the evaluation of something else, or another one is at work there.
             StepFailed: what all runs wait for went wrong.
         """
-        with alone_in(self.output):
-            # Another one may have been at work here until now.
-            self.results = _read(self.output / "runs.json")
-            self._check_settings()
-            self.check_results()
+        with self.at_work():
+            self.check_rows()
             if step := self.conversion():
-                outcome = self._do("conversion", step)
-                if outcome.status:
-                    raise StepFailed(
-                        f"conversion: {outcome.last_line()} (all of it: {outcome.log})"
-                    )
+                self.prepare("conversion", [step])
             for number, protocol in enumerate(self.protocols, 1):
                 title = f"{protocol.name}, {number} of {len(self.protocols)}"
-                missing = self.missing(protocol)
+                missing = self.missing_of(protocol)
                 if not missing:
                     print(f"\n== {title}: done before", flush=True)
                 for run in missing:
-                    self._begin(run)
-                    self._record(run, self._do(title, self.step(run)))
+                    self.begin(run)
+                    step = self.step(run)
+                    self.announce(title, [step])
+                    self.run([step])
 
-    def _do(self, title: str, step: Step) -> Outcome:
-        logs = self.output / "logs"
-        print(f"\n== {title}\n$ {step.command({})}", flush=True)
-        print(f"   log: {logs / step.name}.txt", flush=True)
-        return do_step(step, logs)
-
-    def _begin(self, run: Run) -> None:
-        """Say what the run is of before it has a folder that another one could go on with."""
-        self.results[run.name] = {"status": STARTED, **identity_of(run, self.overrides)}
-        self._write()
-
-    def _record(self, run: Run, outcome: Outcome) -> None:
-        begun = self.results[run.name]
-        identity = {name: begun[name] for name in ("config", "config_fingerprint")}
-        if outcome.status:
-            result = {"status": f"exit status {outcome.status}: {outcome.last_line()}"}
-        else:
-            result = self._result(run)
-        self.results[run.name] = {**result, **identity}
-        self._write()
-        said = [f"{name} {value}" for name, value in result.get("metrics", {}).items()]
-        print(f"   {', '.join(said) or result['status']}; {outcome.seconds:.0f} s", flush=True)
-
-    def _result(self, run: Run) -> dict[str, Any]:
-        try:
-            return {"status": DONE, **result_of(run, self.output / run.name)}
-        except Exception as error:
-            # The folder may hold anything, and the runs after this one have nothing to do with it.
-            said = str(error) if isinstance(error, InputError) else repr(error)
-            return {"status": f"the result cannot be read: {said}"}
-
-    def _write(self) -> None:
-        text = json.dumps(self.results, indent=1) + "\n"
-        write_atomically(self.output / "runs.json", lambda file: file.write(text.encode()))
-
-    def _check_settings(self) -> None:
-        """Write what all runs share, or refuse to mix runs of other settings with them."""
-        path = self.output / "evaluation.json"
-        settings = {
-            "checkpoint": _identity(self.checkpoint),
-            "seed": self.seed,
-            "list of overrides": list(self.overrides),
-        }
-        try:
-            before = json.loads(path.read_text())
-        except FileNotFoundError:
-            text = json.dumps(settings, indent=1) + "\n"
-            write_atomically(path, lambda file: file.write(text.encode()))
-            return
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is damaged: give another --output") from error
-        for name, value in settings.items():
-            if not isinstance(before, dict) or before.get(name) != value:
-                raise InputError(
-                    f"{self.output} holds an evaluation whose {name} is another: give another --output"
-                )
-
-
-class StepFailed(Exception):
-    """A command that all runs wait for ended badly; says which and why."""
-
-
-def do_step(step: Step, logs: Path) -> Outcome:
-    """Run one command in the current folder, its output in `logs`."""
-    outcomes: list[Outcome] = []
-    run_steps(
-        [step],
-        folder=Path.cwd(),
-        jobs=1,
-        logs=logs,
-        variables={},
-        on_end=lambda _, outcome: outcomes.append(outcome),
-    )
-    return outcomes[0]
+    def announce(self, title: str, steps: Sequence[Step], total: int | None = None) -> None:
+        super().announce(title, steps, total)
+        for step in steps:
+            print(f"   log: {self.logs / step.name}.txt", flush=True)
 
 
 def _check_checkpoint(checkpoint: str) -> None:
@@ -251,19 +209,77 @@ def _identity(checkpoint: str) -> str:
     return sha256_of(checkpoint) if os.path.isfile(checkpoint) else checkpoint
 
 
-_OF_DONE = {"metrics", "fingerprint", "weights", "seed", "differs"}
+def check_overrides(evaluation: Evaluation, words: list[str]) -> None:
+    """Refuse overrides that the runs would not follow.
+
+    Args:
+        words: as a user gave them.
+
+    Raises:
+        InputError: with what to use instead.
+    """
+    folds = next((p.name for p in evaluation.protocols if p.folds), None)
+    set_by = SET_BY if folds is None else {**SET_BY, _DATASET: f"--folds, which {folds} has"}
+    for word in words:
+        key, equals, _ = word.partition("=")
+        if not equals:
+            raise InputError(f"{word!r} is no override: write key=value")
+        for ours, option in set_by.items():
+            if f"{ours}.".startswith(f"{key.strip()}."):
+                raise InputError(f"override {word!r}: {ours} is set by {option}")
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def check_start(evaluation: Evaluation, device: str, processes: int) -> None:
+    """Refuse what some run would be refused for, before hours of others; makes the files that runs need.
+
+    Nothing is written into the folder of the evaluation.
+
+    Args:
+        device: "cuda" or "cpu".
+        processes: of each run.
+
+    Raises:
+        InputError: the first thing found wrong.
+    """
+    evaluation.check_rows()
+    # Reads the checkpoint, unless it is a name.
+    evaluation.conversion()
+    if device == "cuda":
+        _check_gpus(processes)
+    for step in evaluation.preparations():
+        print(f"\n== preparation\n$ {step.command({})}", flush=True)
+        with tempfile.TemporaryDirectory() as logs:
+            outcome = do_step(step, Path(logs))
+            if outcome.status:
+                said = outcome.last_line().removeprefix("error: ")
+                raise InputError(f"{step.command({})}: {said}")
+    for protocol in evaluation.protocols:
+        for run in evaluation.missing_of(protocol):
+            _check_run(evaluation, run, processes)
+
+
+def _check_gpus(processes: int) -> None:
+    import torch
+
+    found = torch.cuda.device_count()
+    if not found:
+        raise InputError("this machine has no usable GPU: add --device cpu to run on the CPU")
+    if processes > found:
+        raise InputError(f"--num-gpus {processes}: this machine has {found}; lower it")
+
+
+def _check_run(evaluation: Evaluation, run: Run, processes: int) -> None:
+    from ..data.annotations.splits import check_splits
+    from ..engine.config import load_config
+    from ..engine.preflight import check_channel_order, check_dataset, dataset_names
+    from ..engine.schedule import check_batch
+
     try:
-        results = json.loads(path.read_text())
-        for result in results.values():
-            if not {"status", *(_OF_DONE if result["status"] == DONE else ())} <= set(result):
-                raise ValueError("it is something else")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is damaged: move it away, finished runs are read again"
-        ) from error
-    return results
+        cfg = load_config(str(run.protocol.config_path()), [*evaluation.overrides, *run.overrides])
+        check_batch(cfg, processes)
+        check_channel_order(cfg)
+        for split in ("train", "test"):
+            check_dataset(cfg, split)
+        check_splits(dataset_names(cfg, "train"), dataset_names(cfg, "test"))
+    except InputError as error:
+        raise InputError(f"protocol {run.protocol.name}: {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import re
 from collections import defaultdict
@@ -18,7 +17,7 @@ from ..errors import InputError
 from ..evaluation.metrics import metric_name
 from ..tables import Table
 from .over_seeds import HIGHER, LOWER, TIE, Spread, compare
-from .protocol_runs import DONE
+from .runner import DONE, read_average_precisions
 
 FINETUNED, FROZEN = "finetuned", "frozen"
 
@@ -134,28 +133,6 @@ def other_differences(results: Iterable[Result]) -> dict[str, list[Any]]:
         if len(distinct) > 1:
             found[key] = distinct
     return found
-
-
-def read_average_precisions(run_folder: str | os.PathLike) -> dict[str, float]:
-    """AP, AP50, ... of a run's last evaluation, in percent: "bbox/AP" and so on.
-
-    An evaluation without a single detection has no numbers, and an AP of 0.
-
-    Raises:
-        InputError: the run has not ended with an evaluation.
-    """
-    from ..evaluation.metrics import flatten, read_metrics
-
-    path = Path(run_folder) / "inference" / "metrics.json"
-    try:
-        metrics, _ = read_metrics(str(path))
-        numbers = flatten(metrics)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"cannot read {path}: give the folder of a finished run") from error
-    return {
-        name: 0.0 if math.isnan(value) and name.endswith("/AP") else value
-        for name, value in numbers.items()
-    }
 
 
 def _read_csv(path: Path) -> list[Result]:

@@ -103,6 +103,20 @@ def run_steps(
         _end([process for process, *_ in running.values()])
 
 
+def do_step(step: Step, logs: Path) -> Outcome:
+    """Run one command in the current folder, its output in `logs`."""
+    outcomes: list[Outcome] = []
+    run_steps(
+        [step],
+        folder=Path.cwd(),
+        jobs=1,
+        logs=logs,
+        variables={},
+        on_end=lambda _, outcome: outcomes.append(outcome),
+    )
+    return outcomes[0]
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Make a folder, and keep a second one of the same kind out of it; a SIGTERM acts as Ctrl-C.

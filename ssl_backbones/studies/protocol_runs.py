@@ -13,9 +13,6 @@ from ..errors import InputError
 from ..fidelity.protocols import PROCESSES, Protocol, protocols, root
 from .processes import Step
 
-DONE = "done"
-STARTED = "started"
-
 
 @dataclass(frozen=True)
 class Run:

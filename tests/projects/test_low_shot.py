@@ -42,8 +42,8 @@ def lists():
 
 
 @pytest.fixture(scope="module")
-def results():
-    return importlib.import_module("projects.low_shot.results")
+def low_shot():
+    return importlib.import_module("projects.low_shot.low_shot")
 
 
 @pytest.fixture(scope="module")
@@ -371,68 +371,68 @@ def test_another_study_in_the_same_folder_is_refused(study, broken_and_ended):
 # Rows and tables
 
 
-def row(results, share, fold, ap, status="done"):
-    made = results.row_of(f"{share}_fold{fold}", share, fold, "python x", status, 3.4)
+def row(low_shot, share, fold, ap, status="done"):
+    made = dict.fromkeys(low_shot.COLUMNS, "") | {"run": f"{share}_fold{fold}", "status": status}
+    made |= {"share": str(share), "fold": str(fold), "seed": str(fold)}
     numbers = {} if ap is None else {"bbox/AP": repr(ap), "segm/AP": repr(ap / 2)}
     return made | numbers | {"images": "1183"}
 
 
-def test_means_and_deviations_are_over_the_folds_that_are_done(results):
+def test_means_and_deviations_are_over_the_folds_that_are_done(low_shot):
     """By hand: 9, 10 and 12 have the mean 31/3 and the variance 7/3."""
-    made = [row(results, 1, fold, ap) for fold, ap in enumerate([9.0, 10.0, 12.0])]
-    made.append(row(results, 1, 3, None, "exit status 1: error: no disk"))
-    made.append(row(results, 5, 0, 20.0))
-    found = results.summarize(made)
+    made = [row(low_shot, 1, fold, ap) for fold, ap in enumerate([9.0, 10.0, 12.0])]
+    made.append(row(low_shot, 1, 3, None, "exit status 1: error: no disk"))
+    made.append(row(low_shot, 5, 0, 20.0))
+    found = low_shot.summarize(made)
     assert found[1]["bbox/AP"].mean == pytest.approx(31 / 3)
     assert found[1]["bbox/AP"].deviation == pytest.approx((7 / 3) ** 0.5)
     assert found[5]["segm/AP"].values == [10.0] and found[5]["segm/AP"].deviation is None
-    lines = results.as_markdown(made, 5).splitlines()
+    lines = low_shot.as_markdown(made, 5).splitlines()
     assert lines[2] == (
         "| 1 % | 1183 | 3 of 5 | 10.33 ± 1.53 |  |  | 5.17 ± 0.76 |  |  | 9.00, 10.00, 12.00 | 10 |"
     )
     assert lines[3].endswith("| 20.00 | 20.92 |") and "± " not in lines[3]
     assert {line.count("|") for line in lines[:4]} == {lines[0].count("|")}
-    assert "same weights" not in results.as_markdown(made, 5)
+    assert "same weights" not in low_shot.as_markdown(made, 5)
     made[1]["weights"] = "another file"
-    assert "Not all runs started from the same weights" in results.as_markdown(made, 5)
+    assert "Not all runs started from the same weights" in low_shot.as_markdown(made, 5)
 
 
-def test_published_numbers_stand_in_the_readme_as_such(results):
+def test_published_numbers_stand_in_the_readme_as_such(low_shot):
     page = (CHECKOUT / README).read_text()
     assert "| COCO | published, supervised |" in page
-    for share, ap in results.PUBLISHED.items():
+    for share, ap in low_shot.PUBLISHED.items():
         assert f"| {share} % | {ap} |" in page
 
 
-def test_a_failed_run_is_a_row_and_the_exit_status(tmp_path, miniatures, monkeypatch):
-    from projects.low_shot import low_shot
+def test_a_failed_run_is_a_row_and_the_exit_status(low_shot, tmp_path, miniatures, monkeypatch):
     from ssl_backbones.studies.processes import Outcome
 
     study = low_shot.LowShot(low_shot.parse_arguments(["--output", str(tmp_path)]))
     log = tmp_path / "log.txt"
     log.write_text("error: no disk\n\n")
-    study._record(study.step("1_fold0"), Outcome(2, 3.4, 1.6, log))
+    study.ended(study.step("1_fold0"), Outcome(2, 3.4, 1.6, log))
     assert rows(_In(tmp_path))["1_fold0"]["status"] == "exit status 2: error: no disk"
-    assert study.failed == ["1_fold0"] and len(study.missing) == 20
+    assert study.failed() == ["1_fold0"] and len(study.missing()) == 20
     # One that ended well and left nothing is no more than that.
-    study._record(study.step("2_fold0"), Outcome(0, 3.4, 1.6, log))
-    assert rows(_In(tmp_path))["2_fold0"]["status"].startswith("no result: ")
-    assert study.failed == ["1_fold0", "2_fold0"] and len(study.missing) == 20
+    study.ended(study.step("2_fold0"), Outcome(0, 3.4, 1.6, log))
+    assert rows(_In(tmp_path))["2_fold0"]["status"].startswith("the result cannot be read: ")
+    assert study.failed() == ["1_fold0", "2_fold0"] and len(study.missing()) == 20
 
 
-def test_a_fold_without_a_value_does_not_count(results):
+def test_a_fold_without_a_value_does_not_count(low_shot):
     """As of a run whose metric COCO gives no number."""
-    made = [row(results, 10, fold, ap) for fold, ap in enumerate([9.0, float("nan"), None])]
-    made.append(row(results, 10, 3, None, "exit status 1: error: no disk"))
+    made = [row(low_shot, 10, fold, ap) for fold, ap in enumerate([9.0, float("nan"), None])]
+    made.append(row(low_shot, 10, 3, None, "exit status 1: error: no disk"))
     for number, one in enumerate(made[:3]):
         one["fingerprint"] = f"recipe {number}"
     content = json.loads(
-        json.dumps(results.as_json(made, 5), allow_nan=False), parse_constant=pytest.fail
+        json.dumps(low_shot.as_json(made, 5), allow_nan=False), parse_constant=pytest.fail
     )["10"]
     assert content["folds_done"] == 1 and content["fingerprints"] == ["recipe 0"]
     assert content["metrics"]["bbox/AP"] == {"mean": 9.0, "deviation": None, "values": [9.0]}
     assert content["metrics"]["bbox/AP50"] == {"mean": None, "deviation": None, "values": []}
-    line = results.as_markdown(made, 5).splitlines()[2]
+    line = low_shot.as_markdown(made, 5).splitlines()[2]
     assert "| 1 of 5 | 9.00 |" in line and "nan" not in line and line.endswith("| 9.00 | 26.94 |")
 
 
@@ -460,11 +460,8 @@ def test_the_plan_needs_no_torch_and_says_how_long_it_takes(run_tool):
     assert "6.5 hours on 8 V100" in lines[-2] and lines[-2].endswith("all 130")
 
 
-def test_the_plan_says_what_is_left(results, tmp_path, monkeypatch, capsys):
+def test_the_plan_says_what_is_left(low_shot, tmp_path, monkeypatch, capsys):
     """By hand: 19 runs of 18,000 iterations of 0.261 s, 1.3 hours each, take 24.8."""
-    from projects import records
-    from projects.low_shot import low_shot
-
     monkeypatch.chdir(tmp_path)
     words = ["--output", "study", "--plan", "train.max_iter=7", "train.max_iter=18000"]
     assert low_shot.main(words) == 0 and not list(tmp_path.iterdir())
@@ -472,8 +469,8 @@ def test_the_plan_says_what_is_left(results, tmp_path, monkeypatch, capsys):
     study = low_shot.LowShot(low_shot.parse_arguments(words))
     study.folder.mkdir()
     study.read()
-    done = [row(results, 1, 0, 9.0), row(results, 2, 0, None, "exit status 1: error: no disk")]
-    records.write_rows(study.csv, results.COLUMNS, done)
+    done = [row(low_shot, 1, 0, 9.0), row(low_shot, 2, 0, None, "exit status 1: error: no disk")]
+    study.record.write({each["run"]: each for each in done})
     assert low_shot.main(words) == 0
     said = capsys.readouterr().out
     assert f"train.output_dir={tmp_path / 'study' / '2_fold0'} " in said
@@ -495,9 +492,7 @@ def test_the_plan_says_what_is_left(results, tmp_path, monkeypatch, capsys):
         (["train.seed"], "'train.seed' is no override"),
     ],
 )
-def test_bad_arguments_are_one_line(tmp_path, capsys, words, message):
-    from projects.low_shot import low_shot
-
+def test_bad_arguments_are_one_line(low_shot, tmp_path, capsys, words, message):
     assert low_shot.main(["--output", str(tmp_path / "study"), *words]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
@@ -507,9 +502,7 @@ def test_bad_arguments_are_one_line(tmp_path, capsys, words, message):
 @pytest.mark.parametrize(
     ("option", "value"), [("--shares", "3"), ("--folds", "0,5"), ("--folds", "")]
 )
-def test_shares_and_folds_that_there_are_not_are_refused(capsys, option, value):
-    from projects.low_shot import low_shot
-
+def test_shares_and_folds_that_there_are_not_are_refused(low_shot, capsys, option, value):
     with pytest.raises(SystemExit) as refusal:
         low_shot.main([option, value])
     assert refusal.value.code == 2 and f"{value!r}: give some of" in capsys.readouterr().err

@@ -349,20 +349,25 @@ def test_the_plan_needs_no_torch_and_says_how_long_it_takes(run_tool):
 
 
 def test_a_failed_cell_is_a_row_too(cells, tmp_path):
-    from projects.records import read_rows
-    from projects.transfer_study import records, study
+    from projects.benchmarks.machine import machine
+    from projects.transfer_study import study
     from ssl_backbones.studies.processes import Outcome
 
     arguments = study.parse_arguments(["--output", str(tmp_path)])
-    it = study.Study(arguments)
-    cell = it.cells[0]
+    it = study.TransferStudy(arguments)
+    cell = next(iter(it.cells.values()))
     log = tmp_path / "log.txt"
     log.write_text("error: no disk\n\n")
-    it._record(cells.cell_step(tmp_path, cell, 1), cell, Outcome(2, 3.4, 1.6, log))
-    (row,) = read_rows(tmp_path / "cells.csv", records.COLUMNS).values()
+    it.ended(cells.cell_step(tmp_path, cell, 1), Outcome(2, 3.4, 1.6, log))
+    (row,) = it.record.read().values()
+    assert (row["arm"], row["seed"], row["cores"]) == (
+        cell.arm,
+        str(cell.seed),
+        str(machine()["cores"]),
+    )
     assert (row["cell"], row["status"]) == (cell.name, "exit status 2: error: no disk")
     assert (row["bbox/AP"], row["seconds"], row["cpu_seconds"]) == ("", "3", "2")
-    assert it.failed == [cell.name] and cell in it.missing
+    assert it.failed() == [cell.name] and cell.name in it.missing()
 
 
 # The results that are committed

@@ -4,8 +4,7 @@ import pytest
 
 from ssl_backbones.errors import InputError
 from ssl_backbones.fidelity.protocols import protocols as known
-from ssl_backbones.studies.checks import check_start
-from ssl_backbones.studies.evaluation import Evaluation
+from ssl_backbones.studies.evaluation import Evaluation, check_start
 from ssl_backbones.studies.protocol_runs import find
 from tools import evaluate_backbone
 
@@ -64,8 +63,8 @@ def test_what_is_done_is_not_checked_again(config, evaluation, tmp_path):
     it = evaluation(bad)
     (run,) = it.runs(it.protocols[0])
     (tmp_path / "out").mkdir()
-    it._begin(run)
-    it.results["bad"]["status"] = "done"
+    it.begin(run)
+    it.rows["bad"]["status"] = "done"
     check_start(it, "cpu", 1)
 
 
@@ -97,7 +96,7 @@ def test_lists_of_images_are_made_first_and_what_stops_that_is_told(tmp_path, mo
         check_start(it, "cpu", 1)
     assert not output.exists()
     write_miniatures(tmp_path, num_train=12, num_test=6, size=64, seed=0)
-    monkeypatch.setattr("ssl_backbones.studies.checks._check_run", lambda *_: None)
+    monkeypatch.setattr("ssl_backbones.studies.evaluation._check_run", lambda *_: None)
     check_start(it, "cpu", 1)
     assert (tmp_path / "coco_low_shot" / "1_fold0.json").is_file() and not output.exists()
 

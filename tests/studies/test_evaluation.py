@@ -9,9 +9,9 @@ from ssl_backbones.errors import InputError
 from ssl_backbones.fidelity.protocols import Protocol
 from ssl_backbones.fidelity.protocols import protocols as known
 from ssl_backbones.studies.evaluation import Evaluation
+from ssl_backbones.studies.evaluation_tables import COLUMNS, as_csv, as_markdown, plan
 from ssl_backbones.studies.processes import Outcome
 from ssl_backbones.studies.protocol_runs import identity_of
-from ssl_backbones.studies.tables import COLUMNS, as_csv, as_markdown, plan
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def done(seed, differs=(), **metrics):
 
 def test_every_run_starts_from_the_weights_in_a_folder_of_its_own(evaluation, tmp_path):
     it = evaluation(flags=["--num-gpus", "8"], overrides=["train.log_period=5"])
-    steps = [it.step(run) for protocol in it.protocols for run in it.missing(protocol)]
+    steps = [it.step(run) for protocol in it.protocols for run in it.missing_of(protocol)]
     assert [step.name for step in steps] == ["boxes", "few_fold0", "few_fold1", "few_fold2"]
     words = steps[2].words
     assert words[0].endswith("tools/train_net.py") and words[1] == "--config-file"
@@ -70,9 +70,9 @@ def test_what_protocols_need_is_made_once_and_only_for_runs_that_are_missing(tmp
     it = Evaluation("ssl://moco_v2_800ep", wanted, tmp_path, 0, 1)
     (step,) = it.preparations()
     assert step.words[0].endswith("projects/low_shot/lists.py")
-    it.results = {"low_shot_1_fold0": done(0)}
+    it.rows = {"low_shot_1_fold0": done(0)}
     assert len(it.preparations()) == 1
-    it.results["low_shot_2_fold0"] = done(0)
+    it.rows["low_shot_2_fold0"] = done(0)
     assert it.preparations() == []
 
 
@@ -89,7 +89,7 @@ def test_the_plan_says_hours_where_somebody_has_published_them(evaluation):
     assert "time unknown of boxes, few:" in on_cpu
     it = evaluation()
     boxes, few = it.protocols
-    it.results = {
+    it.rows = {
         "boxes": {**done(5), **identity_of(it.runs(boxes)[0], [])},
         "few_fold1": {"status": "exit status 1: no disk", **identity_of(it.runs(few)[1], [])},
     }
@@ -102,12 +102,12 @@ def test_a_run_that_failed_is_told_and_done_again(evaluation, protocols, tmp_pat
     (run,) = it.runs(protocols[0])
     log = tmp_path / "log.txt"
     log.write_text("words\nerror: no disk\n\n")
-    it._begin(run)
-    assert evaluation().results["boxes"]["status"] == "started"
-    it._record(run, Outcome(2, 1.0, 1.0, log))
+    it.begin(run)
+    assert evaluation().rows["boxes"]["status"] == "started"
+    it.ended(it.step(run), Outcome(2, 1.0, 1.0, log))
     again = evaluation()
-    assert again.results["boxes"]["status"] == "exit status 2: error: no disk"
-    assert again.failed() == ["boxes"] and again.missing(protocols[0]) == [run]
+    assert again.rows["boxes"]["status"] == "exit status 2: error: no disk"
+    assert again.failed() == ["boxes"] and again.missing_of(protocols[0]) == [run]
     assert "| boxes | exit status 2: error: no disk | 5 |  |  |  |" in as_markdown(again, "mine")
 
 
@@ -127,9 +127,9 @@ def test_a_result_that_cannot_be_read_is_that_runs_status(evaluation, protocols,
 
             write_metrics({"bbox": {"AP": 1.0}}, str(metrics), "d")
             record.write_text('{"recipe": {}, "environment": {}, "starts": []}')
-        it._begin(run)
-        it._record(run, Outcome(0, 1.0, 1.0, metrics))
-        assert it.results["boxes"]["status"].startswith("the result cannot be read: ")
+        it.begin(run)
+        it.ended(it.step(run), Outcome(0, 1.0, 1.0, metrics))
+        assert it.rows["boxes"]["status"].startswith("the result cannot be read: ")
     assert it.failed() == ["boxes"]
 
 
@@ -137,22 +137,22 @@ def test_a_run_of_another_or_an_edited_config_is_refused(evaluation, protocols, 
     it = evaluation()
     (run,) = it.runs(protocols[0])
     config, folder = tmp_path / "config.py", tmp_path / "out" / "boxes"
-    it._begin(run)
+    it.begin(run)
     folder.mkdir()
-    it.check_results()
+    it.check_rows()
     before = config.read_text()
     config.write_text(before + "# a remark changes nothing\n")
-    evaluation().check_results()
+    evaluation().check_rows()
     config.write_text(before.replace('"max_iter": 3', '"max_iter": 4'))
-    for check in (evaluation().check_results, lambda: plan(evaluation(), 8)):
+    for check in (evaluation().check_rows, lambda: plan(evaluation(), 8)):
         with pytest.raises(
             InputError, match=r"boxes is a run of .*config\.py before that was edited"
         ):
             check()
     config.write_text(before)
-    evaluation().check_results()
+    evaluation().check_rows()
     with pytest.raises(InputError, match="before that was edited"):
-        evaluation(overrides=["train.max_iter=5"]).check_results()
+        evaluation(overrides=["train.max_iter=5"]).check_rows()
 
     other = tmp_path / "folder" / "boxes.py"
     other.parent.mkdir()
@@ -160,15 +160,15 @@ def test_a_run_of_another_or_an_edited_config_is_refused(evaluation, protocols, 
     of_other = evaluation()
     of_other.protocols = [Protocol("boxes", "a title", str(other))]
     with pytest.raises(InputError, match=r"is a run of .*config\.py, not of .*folder/boxes\.py"):
-        of_other.check_results()
+        of_other.check_rows()
     # Whoever has removed the run folder has it done again.
     folder.rmdir()
-    of_other.check_results()
-    assert of_other.results == {}
+    of_other.check_rows()
+    assert of_other.rows == {}
     # Weights and seed are no part of what a config is.
     config.write_text(before.replace('"init_checkpoint": ""', '"init_checkpoint": "a", "seed": 3'))
     assert identity_of(run, []) == {
-        name: it.results["boxes"][name] for name in ("config", "config_fingerprint")
+        name: it.rows["boxes"][name] for name in ("config", "config_fingerprint")
     }
 
 
@@ -184,11 +184,14 @@ def test_two_runs_of_one_name_and_unknown_weights_are_refused(protocols, tmp_pat
 
 
 def test_runs_of_other_settings_are_not_mixed(evaluation):
-    evaluation()._check_settings()
-    evaluation()._check_settings()
-    for changes, name in (({"seed": 6}, "seed"), ({"overrides": ["a=1"]}, "list of overrides")):
-        with pytest.raises(InputError, match=f"whose {name} is another"):
-            evaluation(**changes)._check_settings()
+    evaluation().read()
+    evaluation().read()
+    for changes, said in (
+        ({"seed": 6}, "seed=5 and this one has 6"),
+        ({"overrides": ["a=1"]}, r"list of overrides=\[\] and this one has \['a=1'\]"),
+    ):
+        with pytest.raises(InputError, match=f"holds a study with {said}"):
+            evaluation(**changes).read()
 
 
 def test_damaged_records_are_refused(evaluation, tmp_path):
@@ -199,13 +202,13 @@ def test_damaged_records_are_refused(evaluation, tmp_path):
             evaluation()
     (tmp_path / "out" / "evaluation.json").write_text("{")
     with pytest.raises(InputError, match=r"evaluation\.json is damaged"):
-        it._check_settings()
+        it.read()
 
 
 @pytest.fixture
 def finished(evaluation):
     it = evaluation()
-    it.results = {
+    it.rows = {
         "boxes": done(5, [["train.max_iter", 90000, 2]], bbox_AP=38.25, bbox_AP50=None),
         # By hand: mean 11, deviation sqrt((1 + 0 + 1) / 2) = 1.
         "few_fold0": done(5, segm_AP=10.0),
@@ -233,7 +236,7 @@ def test_the_checkpoints_row_stands_above_the_published_ones(finished):
 
 
 def test_a_row_that_is_the_protocols_own_has_no_mark(finished):
-    finished.results["boxes"]["differs"] = []
+    finished.rows["boxes"]["differs"] = []
     text = as_markdown(finished, "mine")
     assert "| **mine** | 38.2 |  | 11.0 ± 1.0 |" in text and "Not the protocol's" not in text
 
@@ -247,7 +250,7 @@ def test_repeats_are_runs_with_seeds_of_their_own(evaluation, protocols):
     ]
     assert len(it.runs(protocols[1])) == 3  # folds
     # By hand: mean 31, deviation sqrt((1 + 1) / 1) = 1.4.
-    it.results = {"boxes": done(5, bbox_AP=30.0), "boxes_repeat1": done(6, bbox_AP=32.0)}
+    it.rows = {"boxes": done(5, bbox_AP=30.0), "boxes_repeat1": done(6, bbox_AP=32.0)}
     text = as_markdown(it, "mine")
     assert "| **mine** | 31.0 ± 1.4 |" in text
     assert "boxes: 2 of 3 runs, mean ± standard deviation (n - 1)." in text

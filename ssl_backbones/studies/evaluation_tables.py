@@ -10,7 +10,7 @@ from ..fidelity.protocols import PROCESSES, Protocol
 from ..tables import format_csv, format_row
 from .evaluation import Evaluation
 from .over_seeds import Spread
-from .protocol_runs import DONE
+from .runner import DONE
 
 
 def plan(evaluation: Evaluation, num_gpus: int | None) -> list[str]:
@@ -20,16 +20,16 @@ def plan(evaluation: Evaluation, num_gpus: int | None) -> list[str]:
         num_gpus: of each run; None on the CPU.
 
     Raises:
-        InputError: as `Evaluation.check_results`.
+        InputError: as `Evaluation.check_rows`.
     """
-    evaluation.check_results()
+    evaluation.check_rows()
     lines, hours, unknown = [], 0.0, []
     if step := evaluation.conversion():
         lines += ["== conversion, with proof", f"$ {step.command({})}"]
     if steps := evaluation.preparations():
         lines += ["", "== preparation", *(f"$ {step.command({})}" for step in steps)]
     for protocol in evaluation.protocols:
-        runs, missing = evaluation.runs(protocol), evaluation.missing(protocol)
+        runs, missing = evaluation.runs(protocol), evaluation.missing_of(protocol)
         done = f", {len(runs) - len(missing)} done" if len(missing) < len(runs) else ""
         of_run = _hours(protocol, evaluation.overrides, num_gpus)
         if missing and of_run is None:
@@ -150,7 +150,7 @@ def _metrics(evaluation: Evaluation, protocol: Protocol) -> list[str]:
 
 
 def _done(evaluation: Evaluation, protocol: Protocol) -> list[Mapping[str, Any]]:
-    results = (evaluation.results.get(run.name, {}) for run in evaluation.runs(protocol))
+    results = (evaluation.rows.get(run.name, {}) for run in evaluation.runs(protocol))
     return [result for result in results if result.get("status") == DONE]
 
 
@@ -181,7 +181,7 @@ def _runs(evaluation: Evaluation) -> Iterator[str]:
     yield format_row(["---"] * 6)
     for protocol in evaluation.protocols:
         for run in evaluation.runs(protocol):
-            result = evaluation.results.get(run.name, {"status": "missing"})
+            result = evaluation.rows.get(run.name, {"status": "missing"})
             state = _text(result["status"])
             if result["status"] != DONE:
                 yield format_row([run.name, state, str(run.seed), "", "", ""])
