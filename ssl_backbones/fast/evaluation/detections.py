@@ -53,7 +53,8 @@ class Strings(NamedTuple):
     def rles(self) -> Iterator[dict]:
         """The dicts that they came from."""
         text = self.characters.tobytes().decode("ascii")
-        for (start, end), size in zip(self.spans.tolist(), self.sizes.tolist(), strict=True):
+        starts, ends = self.spans.T.tolist()
+        for start, end, size in zip(starts, ends, self.sizes.tolist(), strict=True):
             yield {"size": size, "counts": text[start:end]}
 
 
@@ -184,5 +185,8 @@ def _rows(rows: Sequence[Sequence], width: int, kind: type) -> np.ndarray:
 
 
 def _joined(counts: list[str | bytes]) -> bytes:
-    # Of masks that it has compared, pycocotools leaves bytes.
-    return b"".join(one if isinstance(one, bytes) else one.encode("ascii") for one in counts)
+    try:
+        return "".join(counts).encode("ascii")
+    except TypeError:
+        # Of masks that it has compared, pycocotools leaves bytes.
+        return b"".join(one if isinstance(one, bytes) else one.encode("ascii") for one in counts)
