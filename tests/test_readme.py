@@ -42,9 +42,6 @@ TABLE = {
     "cd ssl-backbones": Sized({"ssl-backbones": "{checkout}"}),
     # make is never called: its targets are tested by the commands that they call.
     "make quickstart": Sized({"make quickstart": "python projects/digits/quickstart.py"}, "--help"),
-    "make test": Sized(
-        {"make test": "python -m pytest --collect-only -q {checkout}/tests/test_readme.py"}
-    ),
     "make faults": Sized(
         {"make faults": "python -m pytest {checkout}/tests/faults"},
         "--every-fault --collect-only -q",

@@ -5,7 +5,7 @@ from coco_scenes import coco, scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_backbones.report.analysis.confusion import confusion_matrix
+from ssl_backbones.report.analysis.analysis import confusion_matrix
 from ssl_backbones.report.analysis.scenes import Scene, scenes
 
 

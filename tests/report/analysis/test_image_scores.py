@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_backbones.report.analysis.image_scores import image_outcome
+from ssl_backbones.report.analysis.analysis import image_outcome
 from ssl_backbones.report.analysis.scenes import Scene
 
 NAMES = ["cat", "dog", "<script>"]
