@@ -44,7 +44,6 @@ def prepare(height: int, width: int) -> Callable[[Path, bool], Comparison]:
         from detectron2.evaluation.coco_evaluation import instances_to_coco_json
         from detectron2.modeling.postprocessing import detector_postprocess
 
-        from ssl_backbones.fast.evaluation import rle as mask_rle
         from ssl_backbones.fast.evaluation.coco_evaluator import coco_results
         from ssl_backbones.fast.evaluation.roi_masks import postprocess
 
@@ -69,17 +68,7 @@ def prepare(height: int, width: int) -> Callable[[Path, bool], Comparison]:
 
             return "boxes and scores alone, without masks", _fastest(work)
 
-        def notes() -> list[str]:
-            original = mask_rle.numba_or_none
-            mask_rle.numba_or_none = lambda purpose: None
-            try:
-                without = _fastest(ours)
-            finally:
-                mask_rle.numba_or_none = original
-            ratio = _fastest(ours) / without
-            return [f"Without numba it takes {1 / ratio:.1f} times as long as with it."]
-
-        return Comparison(stock, ours, check, limit=boxes_only, notes=notes)
+        return Comparison(stock, ours, check, limit=boxes_only)
 
     return prepare_row
 

@@ -52,6 +52,24 @@ def encode_masks(masks, boxes, height, width, near, fused):
 
 
 @njit(cache=True, nogil=True)
+def sample(mask, x, y, fused):
+    """The values of a mask (M x M) at N positions from -1 to 1, rounded as in torch's `grid_sample`."""
+    size = len(mask)
+    padded = np.zeros((size + 2, size + 2), np.float32)
+    padded[1:-1, 1:-1] = mask.T
+    half = np.float32(size / 2)
+    values = np.zeros(len(x), np.float32)
+    for index in range(len(x)):
+        column = _add(-_HALF, x[index] + _ONE, half, fused)
+        row = _add(-_HALF, y[index] + _ONE, half, fused)
+        left, top = np.floor(column), np.floor(row)
+        if -1 <= left < size and -1 <= top < size:
+            cell, place = int(left) + 1, int(top) + 1
+            values[index] = _exact(padded, cell, column - left, place, row - top, fused)
+    return values
+
+
+@njit(cache=True, nogil=True)
 def _locate(start, stop, low, high, size, fused, cell, way):
     """Where pixels of an axis lie in a mask; returns the first and the end of those that touch it.
 

@@ -17,65 +17,6 @@ from .outcomes import Outcomes, evaluated, outcomes_of
 from .scenes import MATCH, Scene, scenes
 
 
-def image_outcome(scene: Scene, image_id: Any, class_names: Sequence[str]) -> ImageOutcome:
-    """What the detections of `scene` come to: F1 at IoU 0.5, and the errors that a picture of it shows.
-
-    Detections are matched with objects of their class, best score first. What lies unmatched in a crowd of
-    its class does not count. The mean IoU is that of the matches, 0 without any.
-
-    Args:
-        scene: with the detections that are shown.
-    """
-    errors = find_scene_errors(scene)
-    is_true = errors.matches >= 0
-    true = int(is_true.sum())
-    counted = is_true | ~scene.in_crowd
-    shown = int(counted.sum()) + len(scene.objects)
-    overlaps = scene.ious[is_true, errors.matches[is_true]]
-    kinds = np.union1d(scene.kinds, scene.object_kinds)
-    types = {TYPES[kind] for kind in errors.types[counted & ~is_true].tolist()}
-    types |= {"Miss"} if errors.missed.any() else set()
-    return ImageOutcome(
-        image_id=image_id,
-        score=2 * true / shown if shown else None,
-        mean_iou=float(overlaps.mean()) if true else 0.0,
-        classes=tuple(class_names[kind] for kind in kinds.tolist()),
-        errors=tuple(name for name in ERROR_TYPES if name in types),
-    )
-
-
-def confusion_matrix(scenes: Iterable[Scene], classes: int) -> np.ndarray:
-    """(classes + 1) x (classes + 1) numbers: rows are what is there, columns what was found.
-
-    The last row is detections where nothing is, the last column objects that nothing found. Objects and
-    detections are paired whatever their classes, the pair with the highest IoU first, from 0.5 on. What lies
-    unpaired in a crowd of its class is left out.
-    """
-    matrix = np.zeros((classes + 1, classes + 1), np.int64)
-    for scene in scenes:
-        pairs = _pairs(scene.ious)
-        alone = np.ones(len(scene.results), bool)
-        unfound = np.ones(len(scene.objects), bool)
-        for place, target in pairs:
-            matrix[scene.object_kinds[target], scene.kinds[place]] += 1
-            alone[place] = unfound[target] = False
-        np.add.at(matrix, (classes, scene.kinds[alone & ~scene.in_crowd]), 1)
-        np.add.at(matrix, (scene.object_kinds[unfound], classes), 1)
-    return matrix
-
-
-def _pairs(ious: np.ndarray) -> list[tuple[int, int]]:
-    """(detection, object), each in one pair at most."""
-    candidates = np.argwhere(ious >= MATCH)
-    # Of equal IoUs, the better score's comes first.
-    order = np.argsort(-ious[tuple(candidates.T)], kind="stable")
-    pairs: dict[int, int] = {}
-    for place, target in candidates[order].tolist():
-        if place not in pairs and target not in pairs.values():
-            pairs[place] = target
-    return list(pairs.items())
-
-
 def examine(
     truth: COCO,
     results: Sequence[Mapping[str, Any]],
@@ -180,3 +121,62 @@ def _counts(
         "detections": sum(len(scene.results) for scene in whole),
         "detections shown": sum(len(scene.results) for scene in shown),
     }
+
+
+def confusion_matrix(images: Iterable[Scene], classes: int) -> np.ndarray:
+    """(classes + 1) x (classes + 1) numbers: rows are what is there, columns what was found.
+
+    The last row is detections where nothing is, the last column objects that nothing found. Objects and
+    detections are paired whatever their classes, the pair with the highest IoU first, from 0.5 on. What lies
+    unpaired in a crowd of its class is left out.
+    """
+    matrix = np.zeros((classes + 1, classes + 1), np.int64)
+    for scene in images:
+        pairs = _pairs(scene.ious)
+        alone = np.ones(len(scene.results), bool)
+        unfound = np.ones(len(scene.objects), bool)
+        for place, target in pairs:
+            matrix[scene.object_kinds[target], scene.kinds[place]] += 1
+            alone[place] = unfound[target] = False
+        np.add.at(matrix, (classes, scene.kinds[alone & ~scene.in_crowd]), 1)
+        np.add.at(matrix, (scene.object_kinds[unfound], classes), 1)
+    return matrix
+
+
+def _pairs(ious: np.ndarray) -> list[tuple[int, int]]:
+    """(detection, object), each in one pair at most."""
+    candidates = np.argwhere(ious >= MATCH)
+    # Of equal IoUs, the better score's comes first.
+    order = np.argsort(-ious[tuple(candidates.T)], kind="stable")
+    pairs: dict[int, int] = {}
+    for place, target in candidates[order].tolist():
+        if place not in pairs and target not in pairs.values():
+            pairs[place] = target
+    return list(pairs.items())
+
+
+def image_outcome(scene: Scene, image_id: Any, class_names: Sequence[str]) -> ImageOutcome:
+    """What the detections of `scene` come to: F1 at IoU 0.5, and the errors that a picture of it shows.
+
+    Detections are matched with objects of their class, best score first. What lies unmatched in a crowd of
+    its class does not count. The mean IoU is that of the matches, 0 without any.
+
+    Args:
+        scene: with the detections that are shown.
+    """
+    errors = find_scene_errors(scene)
+    is_true = errors.matches >= 0
+    true = int(is_true.sum())
+    counted = is_true | ~scene.in_crowd
+    shown = int(counted.sum()) + len(scene.objects)
+    overlaps = scene.ious[is_true, errors.matches[is_true]]
+    kinds = np.union1d(scene.kinds, scene.object_kinds)
+    types = {TYPES[kind] for kind in errors.types[counted & ~is_true].tolist()}
+    types |= {"Miss"} if errors.missed.any() else set()
+    return ImageOutcome(
+        image_id=image_id,
+        score=2 * true / shown if shown else None,
+        mean_iou=float(overlaps.mean()) if true else 0.0,
+        classes=tuple(class_names[kind] for kind in kinds.tolist()),
+        errors=tuple(name for name in ERROR_TYPES if name in types),
+    )

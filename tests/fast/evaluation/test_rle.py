@@ -10,6 +10,7 @@ from pycocotools import mask as mask_util
 
 from ssl_backbones.fast.evaluation import rle as mask_rle
 from ssl_backbones.fast.evaluation.rle import encode_roi_masks
+from ssl_backbones.fast.evaluation.rle_kernels import sample
 
 KINDS = {
     "smooth": lambda draw, size: smooth(draw, size),
@@ -44,12 +45,6 @@ def boxes(draw):
     return box, height, width
 
 
-@pytest.fixture(params=["numba", "numpy"])
-def path(request, monkeypatch):
-    if request.param == "numpy":
-        monkeypatch.setattr(mask_rle, "numba_or_none", lambda purpose: None)
-
-
 def pasted(masks, boxes, height, width):
     images = paste_masks_in_image(masks, boxes, (height, width)).numpy().astype(np.uint8)
     return [mask_util.encode(np.asfortranarray(image))["counts"].decode() for image in images]
@@ -64,14 +59,14 @@ def pasted(masks, boxes, height, width):
 # The whole image: runs go on from column to column, to its very end.
 @example(box=(np.array([0.0, 0, 9, 9]), 9, 9), kind="full", size=28, seed=0)
 @FEW
-def test_strings_are_those_of_pasted_masks(path, box, kind, size, seed):
+def test_strings_are_those_of_pasted_masks(box, kind, size, seed):
     box, height, width = box
     mask = torch.from_numpy(KINDS[kind](np.random.default_rng(seed), size)).float()
     masks, boxes = torch.stack([mask, mask.T]), torch.tensor(np.stack([box, box])).float()
     assert encode_roi_masks(masks, boxes, height, width) == pasted(masks, boxes, height, width)
 
 
-def test_many_masks_of_a_large_image(path):
+def test_many_masks_of_a_large_image():
     draw = np.random.default_rng(0)
     masks = torch.from_numpy(np.stack([smooth(draw, 28) for _ in range(30)])).float()
     low = torch.from_numpy(draw.uniform(0, 300, (30, 2))).float()
@@ -81,11 +76,11 @@ def test_many_masks_of_a_large_image(path):
     assert len(set(found)) == 30
 
 
-def test_no_masks(path):
+def test_no_masks():
     assert encode_roi_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), 5, 6) == []
 
 
-def test_long_runs(path):
+def test_long_runs():
     # So high that the corners, where a mask fades out, belong to it as well.
     mask, box = torch.full((1, 28, 28), 1000.0), torch.tensor([[0.0, 0.0, 4000.0, 3000.0]])
     rle = mask_util.frPyObjects({"size": [3000, 4000], "counts": [0, 12_000_000]}, 3000, 4000)
@@ -95,6 +90,11 @@ def test_long_runs(path):
 @pytest.mark.parametrize("kind", [torch.float16, torch.float64])
 def test_other_numbers_are_left_to_detectron2(kind):
     assert encode_roi_masks(torch.ones(1, 28, 28, dtype=kind), torch.ones(1, 4), 9, 9) is None
+
+
+def test_so_is_everything_without_numba(monkeypatch):
+    monkeypatch.setattr(mask_rle, "numba_or_none", lambda purpose: None)
+    assert encode_roi_masks(torch.ones(1, 28, 28), torch.ones(1, 4), 9, 9) is None
 
 
 def test_so_are_masks_that_are_not_square():
@@ -112,14 +112,14 @@ def test_so_is_a_processor_on_which_torch_rounds_otherwise(monkeypatch):
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_value_is_rounded_as_the_processor_does(fused):
     # A third everywhere, at (0.3, 0.5) between four cells: by hand, in torch's order.
-    third, way, half = np.float32(1 / 3), np.float32(0.3), np.float32(0.5)
+    x, y = np.float32([-0.2]), np.float32([0])
+    way, half = x[0] + np.float32(0.5), np.float32(0.5)
+    third = np.float32(1 / 3)
     weights = [(1 - way) * half, way * half] * 2
     expected = third * weights[0]
     for weight in weights[1:]:
         # Exact in float64: one rounding.
         once = np.float32(float(expected) + float(third) * float(weight))
         expected = once if fused else expected + third * weight
-    cell = np.array([0])
-    mask = np.full((2, 2), third)
-    found = mask_rle.interpolate(mask, cell, np.array([way]), cell, np.array([half]), fused)
+    found = sample(np.full((2, 2), third), x, y, fused)
     assert found.dtype == np.float32 and found.tolist() == [expected]

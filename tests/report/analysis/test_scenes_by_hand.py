@@ -1,12 +1,15 @@
-"""Confusion matrices, counted by hand."""
+"""Confusion matrices and how images come out, counted by hand."""
 
 import numpy as np
+import pytest
 from coco_scenes import coco, scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_backbones.report.analysis.analysis import confusion_matrix
+from ssl_backbones.report.analysis.analysis import confusion_matrix, image_outcome
 from ssl_backbones.report.analysis.scenes import Scene, scenes
+
+NAMES = ["cat", "dog", "<script>"]
 
 
 def by_hand(ious, kinds, object_kinds, in_crowd=()):
@@ -71,3 +74,51 @@ def test_every_object_and_detection_is_counted_once(seed, min_score):
     assert (matrix[:, :4].sum(axis=0) <= np.bincount(scored, minlength=5)[1:]).all()
     kinds = np.concatenate([one.kinds for one in shown])
     assert sorted(kinds + 1) == sorted(scored)
+
+
+# ---- how images come out
+
+
+def outcome(ious, kinds, object_kinds, in_crowd=()):
+    return image_outcome(by_hand(ious, kinds, object_kinds, in_crowd), "image 7", NAMES)
+
+
+def test_all_found():
+    found = outcome([[0.9, 0], [0, 0.7]], [0, 2], [0, 2])
+    assert (found.image_id, found.score, found.errors) == ("image 7", 1, ())
+    assert found.mean_iou == pytest.approx(0.8)
+    assert found.classes == ("cat", "<script>")
+
+
+def test_some_found():
+    # One of three objects, by one of two detections: F1 is 2 / (2 + 1 + 2).
+    found = outcome([[0.9, 0, 0], [0.6, 0, 0]], [0, 0], [0, 0, 1])
+    assert found.score == pytest.approx(2 / 5)
+    assert found.mean_iou == 0.9
+    assert found.errors == ("Dupe", "Miss")
+    assert found.classes == ("cat", "dog")
+
+
+def test_an_object_that_was_taken_for_another_class_is_not_missed():
+    found = outcome([[0.9]], [1], [0])
+    assert (found.score, found.mean_iou, found.errors) == (0, 0, ("Cls",))
+    assert found.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "object_kinds", "in_crowd", "score", "errors"),
+    [
+        ([], [], [], None, ()),
+        # Nothing counts of what lies in a crowd.
+        ([0], [], [0], None, ()),
+        ([], [1], [], 0, ("Miss",)),
+        ([1], [], [], 0, ("Bkg",)),
+    ],
+)
+def test_nothing_there_or_nothing_found(kinds, object_kinds, in_crowd, score, errors):
+    found = outcome([], kinds, object_kinds, in_crowd)
+    assert (found.score, found.mean_iou, found.errors) == (score, 0, errors)
+
+
+def test_what_lies_in_a_crowd_may_still_count_as_found():
+    assert outcome([[0.9]], [0], [0], in_crowd=[0]).score == 1
