@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -131,6 +132,20 @@ def torchrun(*flags: str) -> tuple[str, ...]:
     """The beginning of a command that starts two workers here."""
     words = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     return (sys.executable, *words, *flags)
+
+
+def wait_for(condition, seconds: float = 120):
+    """What `condition` returns once it is true; it is asked often enough to come between two iterations."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return result
+
+
+def children(pid: int) -> list[int]:
+    """The processes that one has started, in that order; Linux alone tells."""
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def free_port() -> int:

@@ -19,7 +19,8 @@ from .config import find_config, load_config
 from .dry_run import temporary_run_folder
 from .hooks.ema import WeightAverage
 from .launching import slurm
-from .launching.launch import PREEMPTED, launch
+from .launching.failures import PREEMPTED
+from .launching.launch import launch
 from .launching.world import World, one_voice, world
 from .settling import Setting, set_up, settle, take_effect
 from .training import distributed, train

@@ -28,7 +28,7 @@ from .hooks.precise_bn import PreciseBN
 from .hooks.progress_lines import Progress
 from .hooks.saving import Checkpoints
 from .hooks.training_batches import TrainingBatches
-from .launching.launch import PREEMPTED
+from .launching.failures import PREEMPTED
 from .schedule import lr_multiplier
 from .settling import Setting
 from .trainer import NonFiniteError, Preempted, Trainer

@@ -4,12 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from running import TINY, checkpoint, difference, torchrun
+from running import TINY, checkpoint, children, difference, torchrun, wait_for
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 TRAIN = ("tools/train_net.py", "--config-file", TINY)
@@ -75,14 +74,6 @@ def test_torchrun_resumes_by_itself_after_a_worker_is_killed(whole, tmp_path):
 
 def workers(torchrun_pid):
     """The ranks that torchrun has started, the last one last."""
-    text = Path(f"/proc/{torchrun_pid}/task/{torchrun_pid}/children").read_text()
-    lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in text.split()}
+    pids = children(torchrun_pid)
+    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids}
     return sorted(pid for pid, line in lines.items() if b"train_net.py" in line)
-
-
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return result

@@ -14,7 +14,7 @@ from ssl_backbones.conversion.writing import write_backbone
 from ssl_backbones.engine import preflight
 from ssl_backbones.engine.card import run_card
 from ssl_backbones.engine.config import load_config
-from ssl_backbones.engine.launching.launch import World
+from ssl_backbones.engine.launching.world import World
 from ssl_backbones.engine.provenance import check_provenance, check_weights
 from ssl_backbones.engine.schedule import scale_to_batch
 from ssl_backbones.engine.settling import Setting

@@ -2,7 +2,9 @@
 
 Flags, torchrun and Slurm all come here. What a rank does is the same for all of them; they differ in who
 starts it and who watches it. Detectron2 v0.6's own `launch` asserts CUDA, so the CPU could not run several
-processes with it.
+processes with it. torch's own elastic launcher, tried with 2.14 in place of this one, has a single limit for
+saving after SIGTERM and for ending the others after a rank's death, does not tell a machine why another's
+rank died and, where machines have their numbers from flags, does not notice that a launcher is gone.
 """
 
 from __future__ import annotations
@@ -40,9 +42,7 @@ from .failures import (
 )
 from .rendezvous import RENDEZVOUS_TIMEOUT, connect, meet, meet_again, spoken
 from .watch import Watch, noted_signals
-from .world import World, world
-
-__all__ = ["PREEMPTED", "RENDEZVOUS_TIMEOUT", "World", "launch", "world"]
+from .world import World
 
 # How long a collective operation may take before the processes that wait in it give up.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
@@ -129,7 +129,7 @@ def _rank_process(
     if os.getppid() != parent:
         # It died before torch could ask for that signal.
         os._exit(1)
-    rank = world.machine_rank * world.processes + local_rank
+    rank = world.rank(local_rank)
     store = connect(*address)
     outcome = _run_rank(body, world, args, rank, local_rank, store, timeout)
     # How it ended says the launcher, once for all of them. And not by way of Python's finalisation, in which
@@ -139,7 +139,7 @@ def _rank_process(
 
 def _be_a_rank(body, world: World, args: tuple, timeout: timedelta) -> NoReturn:
     """What torchrun started: it watches its workers, and they say themselves how they end."""
-    rank = world.machine_rank * world.processes + world.local_rank
+    rank = world.rank(world.local_rank)
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
         shared, _, _ = next(rendezvous("env://", timeout=timeout))

@@ -157,10 +157,7 @@ class Watch:
             process.join()
 
     def tell_of_interruption(self) -> None:
-        self._tell(ending_by_exit(self._rank(0), -signal.SIGINT, ()))
-
-    def _rank(self, local_rank: int) -> int:
-        return self.world.machine_rank * self.world.processes + local_rank
+        self._tell(ending_by_exit(self.world.rank(0), -signal.SIGINT, ()))
 
     def _alive(self) -> list[BaseProcess]:
         return [process for process in self.processes if process.exitcode is None]
@@ -175,7 +172,7 @@ class Watch:
         self._ask(self._beats.beat)
         self._hear()
         for local_rank, process in enumerate(self.processes):
-            code, rank = process.exitcode, self._rank(local_rank)
+            code, rank = process.exitcode, self.world.rank(local_rank)
             if code not in (None, 0, PREEMPTED) and rank not in self._noted:
                 self._noted.add(rank)
                 # It may have told of itself after the last look.
@@ -217,7 +214,7 @@ class Watch:
         if ending.follows and PREEMPTED in (process.exitcode for process in self.processes):
             # That one had saved and left before the others heard of the signal.
             return PREEMPTED
-        mine = range(self._rank(0), self._rank(self.world.processes))
+        mine = range(self.world.rank(0), self.world.rank(self.world.processes))
         show(ending, self.world.size, with_traceback=ending.rank in mine)
         self._ask(lambda: self._beats.leave(seconds=10))
         return ending.status

@@ -42,6 +42,10 @@ class World:
     def size(self) -> int:
         return self.processes * self.machines
 
+    def rank(self, local_rank: int) -> int:
+        """The number among all processes of one of this machine."""
+        return self.machine_rank * self.processes + local_rank
+
     @property
     def speaks(self) -> bool:
         """Whether this command is the one of the run that says its closing words."""

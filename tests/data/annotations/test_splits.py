@@ -13,7 +13,7 @@ from ssl_backbones.data.annotations import splits
 from ssl_backbones.data.annotations.splits import check_splits
 from ssl_backbones.engine import preflight
 from ssl_backbones.engine.config import load_config
-from ssl_backbones.engine.launching.launch import World
+from ssl_backbones.engine.launching.world import World
 from ssl_backbones.errors import InputError
 
 

@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from running import free_port, wait_for
 
 
 class Ranks:
@@ -44,7 +43,7 @@ class Ranks:
         return self.finish(self.start(what, *(flags or ("--num-processes", "2")), **options))
 
     def two_machines(self, what):
-        url = f"tcp://127.0.0.1:{self.free_port()}"
+        url = f"tcp://127.0.0.1:{free_port()}"
         flags = ("--num-machines", "2", "--dist-url", url, "--machine-rank")
         return [self.start(what, *flags, str(number)) for number in (0, 1)]
 
@@ -60,21 +59,7 @@ class Ranks:
         return [json.loads((self.folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
     def wait_until_ready(self, size=2):
-        self.wait_for(lambda: len(list(self.folder.glob("ready.*"))) == size)
-
-    @staticmethod
-    def wait_for(condition, seconds=60):
-        deadline = time.monotonic() + seconds
-        while not (result := condition()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        return result
-
-    @staticmethod
-    def free_port():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
+        wait_for(lambda: len(list(self.folder.glob("ready.*"))) == size)
 
     def clean_up(self):
         for process in self._started:

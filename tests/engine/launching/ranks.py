@@ -17,6 +17,8 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from ssl_backbones.engine.launching import agreement, launch
+from ssl_backbones.engine.launching.failures import PREEMPTED
+from ssl_backbones.engine.launching.world import world as world_of
 from ssl_backbones.errors import InputError, run_command
 
 
@@ -79,7 +81,7 @@ def until_asked(folder, restarts):
         if comm.get_world_size() > 1:
             dist.all_reduce(flag)
         if flag:
-            return {"status": launch.PREEMPTED}
+            return {"status": PREEMPTED}
         time.sleep(0.05)
 
 
@@ -137,7 +139,7 @@ def flags():
 
 
 def run(args):
-    world = launch.world(args, "cpu")
+    world = world_of(args, "cpu")
     what = "normalise@9" if getattr(args, "resume", False) else args.what
     return launch.launch(
         body,

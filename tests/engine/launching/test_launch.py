@@ -12,22 +12,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import torchrun
+from running import children, free_port, torchrun, wait_for
 from torch.distributed import TCPStore
 
 from ssl_backbones import InputError
-from ssl_backbones.engine.launching.launch import PREEMPTED, World, launch
+from ssl_backbones.engine.launching.failures import PREEMPTED
+from ssl_backbones.engine.launching.launch import launch
 from ssl_backbones.engine.launching.rendezvous import meet
 from ssl_backbones.engine.launching.watch import Beats
+from ssl_backbones.engine.launching.world import World
 
 HOST = socket.gethostname()
 KILLED = "killed by SIGKILL; the system does so when memory is short: see dmesg"
 
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads Linux's /proc")
-
-
-def children(pid):
-    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def started_ranks(pid):
@@ -117,7 +115,7 @@ def test_a_signal_to_stop_on_one_machine_stops_both(ranks):
 def test_a_signal_to_stop_before_there_is_anything_to_save(ranks):
     """The ranks are still being imported, and have no handler yet."""
     process = ranks.start("until_asked", "--num-processes", "2")
-    ranks.wait_for(lambda: len(started_ranks(process.pid)) == 2)
+    wait_for(lambda: len(started_ranks(process.pid)) == 2)
     process.send_signal(signal.SIGTERM)
     status, errors = ranks.finish(process)
     assert status == PREEMPTED
@@ -141,7 +139,7 @@ def test_ranks_end_with_their_launcher(ranks):
     waiting = started_ranks(process.pid)
     assert len(waiting) == 2
     process.kill()
-    ranks.wait_for(lambda: not any(is_running(pid) for pid in waiting))
+    wait_for(lambda: not any(is_running(pid) for pid in waiting))
 
 
 @needs_proc
@@ -152,7 +150,7 @@ def test_a_rank_that_never_comes_is_named(ranks):
         both = started_ranks(process.pid)
         return both[1] if len(both) == 2 else None
 
-    os.kill(ranks.wait_for(last_rank), signal.SIGSTOP)
+    os.kill(wait_for(last_rank), signal.SIGSTOP)
     status, errors = ranks.finish(process)
     assert status == 2
     assert errors == [f"error: rank 1 of 2 did not come within 3 s (rank 0 on {HOST})"]
@@ -176,7 +174,7 @@ def come(world, seconds, results, stores):
     ],
 )  # fmt: skip
 def test_machines_meet_or_say_who_is_missing(ranks, processes, numbers, messages):
-    url, results, stores = f"tcp://127.0.0.1:{ranks.free_port()}", {}, []
+    url, results, stores = f"tcp://127.0.0.1:{free_port()}", {}, []
     worlds = [World("cpu", processes[n], 2, n, url) for n in numbers]
     threads = [threading.Thread(target=come, args=(world, 2, results, stores)) for world in worlds]
     for thread in threads:

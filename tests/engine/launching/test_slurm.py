@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from running import children, wait_for
 
 from ssl_backbones import InputError
 from ssl_backbones.engine.launching import slurm
@@ -52,8 +53,7 @@ def submit(tmp_path, monkeypatch):
 
 def task_of(job):
     """The process in which submitit runs the job's one task; its controller starts it."""
-    pid = int(job.job_id)
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    return children(int(job.job_id))[0]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads Linux's /proc")
@@ -62,7 +62,7 @@ def test_a_job_that_is_taken_away_saves_and_resumes(submit, ranks, tmp_path, cap
     job = submit("until_asked", 2)
     ranks.wait_until_ready()
     os.kill(task_of(job), signal.SIGUSR1)
-    ranks.wait_for(lambda: (tmp_path / "1.json").exists())
+    wait_for(lambda: (tmp_path / "1.json").exists())
     # Both ranks said that they had saved, before the job was put back and came to its end.
     assert f'"status": {PREEMPTED}' in (tmp_path / "1.json").read_text()
     assert job.result() is None
@@ -77,14 +77,14 @@ def test_a_job_that_is_cancelled_saves_and_stays_away(submit, ranks, tmp_path):
     job = submit("until_asked", 1)
     ranks.wait_until_ready(1)
     os.kill(task_of(job), signal.SIGTERM)
-    ranks.wait_for(job.done)
+    wait_for(job.done)
     assert f'"status": {PREEMPTED}' in (tmp_path / "0.json").read_text()
     assert "Requeued job" not in job.paths.stdout.read_text()
 
 
 def test_a_mistake_in_a_job_is_one_line_in_its_output(submit, ranks):
     job = submit("mistake", 1)
-    ranks.wait_for(job.done)
+    wait_for(job.done)
     assert "error: found a hole" in job.paths.stderr.read_text()
     assert "Traceback" not in job.paths.stderr.read_text()
 
