@@ -39,8 +39,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Two at a time, each with one thread; a file's tests stay together, since the pages' commands build on each other.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 quickstart: setup
 	$(BIN)/python projects/digits/quickstart.py

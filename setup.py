@@ -54,6 +54,7 @@ TEST = [
     "hypothesis>=6.100,<7",
     "packaging>=24",
     "pytest>=8.3,<10",
+    "pytest-xdist>=3.6,<4",
     # Formatting differs between minor releases.
     "ruff>=0.17,<0.18",
     # Drives a real browser over the report.
