@@ -54,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--num-images {args.num_images}: give at least 1")
 
     from detectron2.utils.logger import setup_logger
-    from tabulate import tabulate
 
     from ssl_backbones.engine.config import load_config
     from ssl_backbones.progress import progress_bar
@@ -63,13 +62,14 @@ def run(args: argparse.Namespace) -> int:
         draw_training_images,
         in_words,
     )
+    from ssl_backbones.tables import Table
 
     setup_logger(name="ssl_backbones")
     cfg = load_config(args.config_file, args.opts)
     out = args.out or Path(cfg.train.output_dir) / "browse_data"
     with progress_bar(args.num_images) as advance:
         counts = draw_training_images(cfg, out, num_images=args.num_images, on_image=advance)
-    print(tabulate(in_words(cfg, counts), tablefmt="plain", disable_numparse=True))
+    print(Table("", (), in_words(cfg, counts)).format_text("plain"))
     command = ["tools/train_net.py", "--config-file", args.config_file, "--dry-run", *args.opts]
     print(
         f"All of them: {out / OVERVIEW}\n"

@@ -75,10 +75,15 @@ def run(args: argparse.Namespace) -> None:
     if args.figure:
         draw_budget_curves(results, metrics, args.figure)
     if args.markdown:
-        page = "\n\n".join(f"## {table.title}\n\n{table.text('github')}" for table in made) + "\n"
+        page = (
+            "\n\n".join(
+                f"## {table.title}\n\n{table.format_markdown(aligned=True)}" for table in made
+            )
+            + "\n"
+        )
         write_atomically(args.markdown, lambda file: file.write(page.encode()))
     for table in made:
-        print(f"{table.title}\n{table.text()}\n")
+        print(f"{table.title}\n{table.format_text()}\n")
     for what, path in (("tables", args.markdown), ("figure", args.figure)):
         if path:
             print(f"{what}: {path}")

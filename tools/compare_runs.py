@@ -34,9 +34,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
     from ssl_backbones.engine.record import differences, environment_differences
+    from ssl_backbones.tables import Table
 
     recipe = differences(args.run_a, args.run_b)
     around = environment_differences(args.run_a, args.run_b)
@@ -47,16 +46,8 @@ def run(args: argparse.Namespace) -> int:
         differences = "difference" if len(rows) == 1 else "differences"
         print(f"{len(rows) or 'no'} {differences} {what}" + (":" if rows else ""))
         if rows:
-            columns = ("field", str(args.run_a), str(args.run_b))
-            print(
-                tabulate(
-                    rows,
-                    columns,
-                    tablefmt="simple",
-                    maxcolwidths=[None, 40, 40],
-                    disable_numparse=True,
-                )
-            )
+            table = Table("", ("field", str(args.run_a), str(args.run_b)), rows)
+            print(table.format_text(widths=[None, 40, 40]))
     return 1 if recipe else 0
 
 

@@ -145,12 +145,12 @@ def _check(args: argparse.Namespace) -> None:
 
 def _tell(evaluation: Evaluation, name: str) -> int:
     """Write the tables, and say what came of it; returns the exit status."""
-    from ssl_backbones.studies.evaluation_tables import as_csv, as_markdown
+    from ssl_backbones.studies.evaluation_tables import format_csv, format_markdown
     from ssl_backbones.studies.runner import write_text
 
-    folder, table = evaluation.folder, as_markdown(evaluation, name)
+    folder, table = evaluation.folder, format_markdown(evaluation, name)
     write_text(folder / "table.md", table)
-    write_text(folder / "table.csv", as_csv(evaluation, name))
+    write_text(folder / "table.csv", format_csv(evaluation, name))
     print(f"\n{table}\ntable: {folder / 'table.md'}\nfor programs: {folder / 'table.csv'}")
     if evaluation.tell_failures():
         return 1

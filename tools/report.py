@@ -108,9 +108,8 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
         import jinja2  # noqa: F401
 
     from ssl_backbones.report.comparing.building import build
-    from ssl_backbones.report.page import exports as csv_tables
-    from ssl_backbones.report.page import exports as markdown
-    from ssl_backbones.report.page import html_page as page
+    from ssl_backbones.report.page.exports import format_csv, format_markdown
+    from ssl_backbones.report.page.html_page import format_page
 
     report = build(
         args.runs,
@@ -130,11 +129,11 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
         page_command = shlex.join([COMMAND, *map(str, args.runs)])
         print(encodable("\n".join([*lines, f"Next, the page with the intervals: {page_command}"])))
         return 0
-    texts = {out: page.render(report, num_pictures=args.num_pictures)}
+    texts = {out: format_page(report, num_pictures=args.num_pictures)}
     if args.markdown:
-        texts[args.markdown] = markdown.render(report)
+        texts[args.markdown] = format_markdown(report)
     if args.csv:
-        texts[args.csv] = csv_tables.runs_csv(report)
+        texts[args.csv] = format_csv(report)
     for path, text in texts.items():
         _write(path, text)
     files = {} if args.no_run_files else _write_run_files(report)

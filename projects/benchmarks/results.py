@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ssl_backbones.tables import format_row
+from ssl_backbones.tables import Table
 
 from .row import Row
 
@@ -54,10 +54,9 @@ def report(content: dict[str, Any]) -> Iterator[str]:
         "is ours to the other's: smaller is better. Absolute values hold for this machine and its load."
     )
     yield ""
-    yield "| row | other | ours | ratio | goal (must) | verdict |"
-    yield "|---|---|---|---|---|---|"
-    for name, row in content["rows"].items():
-        yield format_row(cells(name, row))
+    columns = ("row", "other", "ours", "ratio", "goal (must)", "verdict")
+    rows = [cells(name, row) for name, row in content["rows"].items()]
+    yield Table("", columns, rows).format_markdown()
     for name, row in content["rows"].items():
         yield ""
         yield f"## {name}"

@@ -33,6 +33,7 @@ from ssl_backbones.studies.runner import (
     results_of_run,
     write_text,
 )
+from ssl_backbones.tables import Table
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CONFIGS = Path("projects/low_shot/configs")
@@ -191,7 +192,7 @@ class LowShot(Study):
                 print(f"== {len(steps)} runs, such as\n$ {command}", flush=True)
             self.run(steps)
             rows = list(self.rows.values())
-            table = as_markdown(rows, len(FOLDS))
+            table = format_markdown(rows, len(FOLDS))
             summary = json.dumps(as_json(rows, len(FOLDS)), indent=1, allow_nan=False) + "\n"
             write_text(self.folder / "table.md", table)
             write_text(self.folder / "table.json", summary)
@@ -314,17 +315,16 @@ def _numbers(summary: Spread | None) -> dict[str, Any]:
     return {"mean": summary.mean, "deviation": summary.deviation, "values": summary.values}
 
 
-def as_markdown(rows: Iterable[Row], num_folds: int) -> str:
+def format_markdown(rows: Iterable[Row], num_folds: int) -> str:
     """Mean ± standard deviation over folds, each fold's value, and a published number to compare."""
     rows = list(rows)
-    lines = [
-        "| COCO | images | folds | "
-        + " | ".join(map(metric_name, METRICS))
-        + " | box AP of each fold | published, supervised* |",
-        "|---" * (len(METRICS) + 5) + "|",
+    columns = ["COCO", "images", "folds", *map(metric_name, METRICS)]
+    columns += ["box AP of each fold", "published, supervised*"]
+    cells = [
+        _cells(share, summaries, _with_values(rows, share), num_folds)
+        for share, summaries in summarize(rows).items()
     ]
-    for share, summaries in summarize(rows).items():
-        lines.append(_line(share, summaries, _with_values(rows, share), num_folds))
+    lines = [Table("", columns, cells).format_markdown()]
     if len({row["weights"] for row in rows if row["status"] == DONE}) > 1:
         lines += ["", "**Not all runs started from the same weights**: see the CSV."]
     lines += [
@@ -336,11 +336,13 @@ def as_markdown(rows: Iterable[Row], num_folds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(share: int, summaries: Mapping[str, Spread], done: Sequence[Row], num_folds: int) -> str:
+def _cells(
+    share: int, summaries: Mapping[str, Spread], done: Sequence[Row], num_folds: int
+) -> list[str]:
     values = [number(row, "bbox/AP") for row in done]
     each = ", ".join("none" if value is None else f"{value:.2f}" for value in values)
     published = PUBLISHED.get(share)
-    cells = [
+    return [
         f"{share} %",
         "/".join(sorted({row["images"] for row in done})),
         f"{len(done)} of {num_folds}",
@@ -348,7 +350,6 @@ def _line(share: int, summaries: Mapping[str, Spread], done: Sequence[Row], num_
         each,
         "" if published is None else f"{published:g}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def main(argv: list[str] | None = None) -> int:

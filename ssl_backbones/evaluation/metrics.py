@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 
 from ..files import write_atomically
-from ..tables import format_csv
+from ..tables import Table
 
 Results = Mapping[str, Mapping[str, float]]
 
@@ -63,10 +63,9 @@ def write_classes(results: Results, path: str) -> None:
     names = list(dict.fromkeys(name for classes in by_task.values() for name in classes))
     rows = []
     for name in names:
-        values = {task: _or_none(classes.get(name, math.nan)) for task, classes in by_task.items()}
-        shown = {f"{task}/AP": f"{v:.3f}" for task, v in values.items() if v is not None}
-        rows.append({"class": name, **shown})
-    _write(path, format_csv(["class", *(f"{task}/AP" for task in by_task)], rows))
+        values = [_or_none(classes.get(name, math.nan)) for classes in by_task.values()]
+        rows.append([name, *("" if v is None else f"{v:.3f}" for v in values)])
+    _write(path, Table("", ["class", *(f"{task}/AP" for task in by_task)], rows).format_csv())
 
 
 def metric_name(metric: str) -> str:

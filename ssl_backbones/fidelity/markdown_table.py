@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError
-from ..tables import format_row
+from ..tables import Table, format_cell
 from .rows import BUILT, Fidelity, Row
 
 BEGIN = "<!-- fidelity of {}: made by tools/fidelity_table.py, not by hand -->"
@@ -21,11 +21,10 @@ def table(fidelity: Fidelity) -> str:
     on are left out.
     """
     rows = [row for row in fidelity.rows if not row.based]
-    columns = ["field", _cell(fidelity.published), "here", "source"]
-    lines = [format_row(columns), "|---|---|---|---|"]
-    lines += [format_row(_cells(row, fidelity)) for row in rows]
+    columns = ["field", format_cell(fidelity.published), "here", "source"]
+    fields = Table("", columns, [_cells(row, fidelity) for row in rows])
     used = dict.fromkeys(row.source.partition(":")[0] for row in rows)
-    lines += ["", "Sources:", ""]
+    lines = [fields.format_markdown(), "", "Sources:", ""]
     lines += [f"- `{name}`: {fidelity.sources[name]}" for name in used]
     return "\n".join(lines) + "\n"
 
@@ -70,10 +69,10 @@ def _cells(row: Row, fidelity: Fidelity) -> list[str]:
     if row.configs and set(row.configs) != set(fidelity.configs):
         only = f" ({', '.join(row.configs)})"
     return [
-        _cell(f"{row.field}{only}"),
-        _cell(_published(row, fidelity)),
+        format_cell(f"{row.field}{only}"),
+        format_cell(_published(row, fidelity)),
         _here(row),
-        f"`{_cell(row.source)}`",
+        f"`{format_cell(row.source)}`",
     ]
 
 
@@ -85,9 +84,9 @@ def _published(row: Row, fidelity: Fidelity) -> str:
 
 def _here(row: Row) -> str:
     if row.code:
-        return f"**{_cell(row.ours)}** (`{row.code.rpartition('.')[2]}`): {_cell(row.reason)}"
+        return f"**{format_cell(row.ours)}** (`{row.code.rpartition('.')[2]}`): {format_cell(row.reason)}"
     if row.differs:
-        return f"**{_cell(shown(row.ours))}**: {_cell(row.reason)}"
+        return f"**{format_cell(shown(row.ours))}**: {format_cell(row.reason)}"
     is_group = isinstance(row.ours, Mapping) and "_target_" not in row.ours
     if not row.wording or is_group:
         return "the same"
@@ -95,8 +94,4 @@ def _here(row: Row) -> str:
     name = row.keys[0].rpartition(".")[2]
     is_name = not (row.keys[0].startswith(BUILT) or name.isdigit() or name == "_target_")
     value = row.ours.rpartition(".")[2] if name == "_target_" else shown(row.ours)
-    return _cell(f"{name} = {value}" if is_name else value)
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return format_cell(f"{name} = {value}" if is_name else value)

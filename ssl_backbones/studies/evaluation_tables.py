@@ -7,7 +7,7 @@ from typing import Any
 
 from ..evaluation.metrics import metric_name
 from ..fidelity.protocols import PROCESSES, Protocol
-from ..tables import format_csv, format_row
+from ..tables import Table, format_cell
 from .evaluation import Evaluation
 from .over_seeds import Spread
 from .runner import DONE
@@ -79,9 +79,10 @@ of the recipes, and the fields that differ are those in which they are not the p
 the protocol differs where a published number is not of the same, or is not known to be."""
 
 _SHOWN = 12  # digits of a fingerprint
+_RULE = " --- "  # below the names of a table's columns
 
 
-def as_markdown(evaluation: Evaluation, name: str) -> str:
+def format_markdown(evaluation: Evaluation, name: str) -> str:
     """The checkpoint's row above the published ones, then what its runs were.
 
     Args:
@@ -90,22 +91,18 @@ def as_markdown(evaluation: Evaluation, name: str) -> str:
     columns = [(p, metric) for p in evaluation.protocols for metric in _metrics(evaluation, p)]
     published = [one for protocol in evaluation.protocols for one in protocol.published]
     sources = {source: n for n, source in enumerate(dict.fromkeys(p.source for p in published), 1)}
-    lines = [
-        format_row(["pretraining", *(f"{p.name} {metric_name(metric)}" for p, metric in columns)]),
-        format_row(["---"] * (len(columns) + 1)),
-        format_row(
-            [f"**{_text(name)}**", *(_here(evaluation, p, metric) for p, metric in columns)]
-        ),
-    ]
+    names = ["pretraining", *(f"{p.name} {metric_name(metric)}" for p, metric in columns)]
+    rows = [[f"**{format_cell(name)}**", *(_here(evaluation, p, metric) for p, metric in columns)]]
     for pretraining in dict.fromkeys(one.pretraining for one in published):
         found = [_number(protocol, metric, pretraining, sources) for protocol, metric in columns]
-        lines.append(format_row([f"*published*: {_text(pretraining)}", *found]))
-    lines += ["", *_runs(evaluation), "", *_remarks(evaluation)]
-    lines += ["", *(f"[{number}] {_text(source)}  " for source, number in sources.items())]
+        rows.append([f"*published*: {format_cell(pretraining)}", *found])
+    lines = [Table("", names, rows).format_markdown(rule=_RULE), ""]
+    lines += [_runs(evaluation).format_markdown(rule=_RULE), "", *_remarks(evaluation)]
+    lines += ["", *(f"[{number}] {format_cell(source)}  " for source, number in sources.items())]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def as_csv(evaluation: Evaluation, name: str) -> str:
+def format_csv(evaluation: Evaluation, name: str) -> str:
     """A row a protocol, metric and pretraining."""
     rows: list[dict[str, Any]] = []
     for protocol in evaluation.protocols:
@@ -140,7 +137,7 @@ def as_csv(evaluation: Evaluation, name: str) -> str:
                             "protocol_differs": one.differs,
                         }
                     )
-    return format_csv(COLUMNS, rows)
+    return Table.of_records("", rows, COLUMNS).format_csv()
 
 
 def _metrics(evaluation: Evaluation, protocol: Protocol) -> list[str]:
@@ -174,26 +171,23 @@ def _number(protocol: Protocol, metric: str, pretraining: str, sources: Mapping[
     return ", ".join(numbers)
 
 
-def _runs(evaluation: Evaluation) -> Iterator[str]:
-    yield format_row(
-        ["run", "state", "seed", "recipe", "weights", "fields that are not the protocol's"]
-    )
-    yield format_row(["---"] * 6)
+def _runs(evaluation: Evaluation) -> Table:
+    rows = []
     for protocol in evaluation.protocols:
         for run in evaluation.runs(protocol):
             result = evaluation.rows.get(run.name, {"status": "missing"})
-            state = _text(result["status"])
+            state = format_cell(result["status"])
             if result["status"] != DONE:
-                yield format_row([run.name, state, str(run.seed), "", "", ""])
+                rows.append([run.name, state, run.seed, "", "", ""])
                 continue
             differing = [field for field, *_ in result["differs"]]
             shown = ", ".join(f"`{field}`" for field in differing[:3])
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             recipe = f"`{result['fingerprint'][:_SHOWN]}`"
-            weights = _text(str(result["weights"]).partition(" ")[0][:_SHOWN])
-            yield format_row(
-                [run.name, state, str(result["seed"]), recipe, f"`{weights}`", f"{shown}{more}"]
-            )
+            weights = format_cell(str(result["weights"]).partition(" ")[0][:_SHOWN])
+            rows.append([run.name, state, result["seed"], recipe, f"`{weights}`", f"{shown}{more}"])
+    columns = ["run", "state", "seed", "recipe", "weights", "fields that are not the protocol's"]
+    return Table("", columns, rows)
 
 
 def _remarks(evaluation: Evaluation) -> Iterator[str]:
@@ -234,7 +228,3 @@ def _counts(evaluation: Evaluation) -> Iterator[str]:
             f"\nOf one run each: {', '.join(once)}. Another seed gives other values; --repeats makes more "
             "runs and says how much they differ."
         )
-
-
-def _text(value: str) -> str:
-    return " ".join(value.split()).replace("|", "\\|").replace("<", "&lt;")

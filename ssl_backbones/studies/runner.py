@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import write_atomically
+from ..tables import Table
 from .processes import Outcome, Step, alone_in, run_steps
 
 DONE, STARTED = "done", "started"
@@ -80,11 +81,8 @@ class Record:
     def write(self, rows: Mapping[str, Row]) -> None:
         if not self.columns:
             return write_text(self.path, _as_json(rows))
-        text = io.StringIO()
-        table = csv.DictWriter(text, self.columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows.values())
-        write_text(self.path, text.getvalue())
+        table = Table.of_records("", rows.values(), self.columns)
+        write_text(self.path, table.format_csv())
 
 
 class Study:

@@ -31,11 +31,11 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="session")
 def report_page(tmp_path_factory):
     """The file of a report with names that are scripts."""
-    from ssl_backbones.report.page.html_page import render
+    from ssl_backbones.report.page.html_page import format_page
 
     folder = tmp_path_factory.mktemp("report")
     path = folder / "report.html"
-    path.write_text(render(small_report(folder), num_pictures=4))
+    path.write_text(format_page(small_report(folder), num_pictures=4))
     return path
 
 

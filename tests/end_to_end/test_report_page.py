@@ -8,7 +8,7 @@ from browsing import active, ask, find, keys, press, run_scripts
 from small_report import CLASSES, SCRIPT, write_run
 
 from ssl_backbones.report.comparing.building import build
-from ssl_backbones.report.page.html_page import render
+from ssl_backbones.report.page.html_page import format_page
 
 
 def names(browser):
@@ -44,7 +44,7 @@ def test_the_report_of_a_real_run(page, digits, tmp_path):
     run, other = write_run(tmp_path / "run", digits), write_run(tmp_path / "other", digits, 0.82)
     (tmp_path / "crashed").mkdir()
     report = build([run, other, tmp_path / "crashed"], resamples=50)
-    (tmp_path / "page.html").write_text(render(report, num_pictures=1))
+    (tmp_path / "page.html").write_text(format_page(report, num_pictures=1))
     page.get((tmp_path / "page.html").as_uri())
     assert page.get_log("browser") == []
     (verdict,) = find(page, "#verdict")

@@ -387,15 +387,15 @@ def test_means_and_deviations_are_over_the_folds_that_are_done(low_shot):
     assert found[1]["bbox/AP"].mean == pytest.approx(31 / 3)
     assert found[1]["bbox/AP"].deviation == pytest.approx((7 / 3) ** 0.5)
     assert found[5]["segm/AP"].values == [10.0] and found[5]["segm/AP"].deviation is None
-    lines = low_shot.as_markdown(made, 5).splitlines()
+    lines = low_shot.format_markdown(made, 5).splitlines()
     assert lines[2] == (
         "| 1 % | 1183 | 3 of 5 | 10.33 ± 1.53 |  |  | 5.17 ± 0.76 |  |  | 9.00, 10.00, 12.00 | 10 |"
     )
     assert lines[3].endswith("| 20.00 | 20.92 |") and "± " not in lines[3]
     assert {line.count("|") for line in lines[:4]} == {lines[0].count("|")}
-    assert "same weights" not in low_shot.as_markdown(made, 5)
+    assert "same weights" not in low_shot.format_markdown(made, 5)
     made[1]["weights"] = "another file"
-    assert "Not all runs started from the same weights" in low_shot.as_markdown(made, 5)
+    assert "Not all runs started from the same weights" in low_shot.format_markdown(made, 5)
 
 
 def test_published_numbers_stand_in_the_readme_as_such(low_shot):
@@ -432,7 +432,7 @@ def test_a_fold_without_a_value_does_not_count(low_shot):
     assert content["folds_done"] == 1 and content["fingerprints"] == ["recipe 0"]
     assert content["metrics"]["bbox/AP"] == {"mean": 9.0, "deviation": None, "values": [9.0]}
     assert content["metrics"]["bbox/AP50"] == {"mean": None, "deviation": None, "values": []}
-    line = low_shot.as_markdown(made, 5).splitlines()[2]
+    line = low_shot.format_markdown(made, 5).splitlines()[2]
     assert "| 1 of 5 | 9.00 |" in line and "nan" not in line and line.endswith("| 9.00 | 26.94 |")
 
 

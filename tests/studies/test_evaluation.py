@@ -9,7 +9,7 @@ from ssl_backbones.errors import InputError
 from ssl_backbones.fidelity.protocols import Protocol
 from ssl_backbones.fidelity.protocols import protocols as known
 from ssl_backbones.studies.evaluation import Evaluation
-from ssl_backbones.studies.evaluation_tables import COLUMNS, as_csv, as_markdown, plan
+from ssl_backbones.studies.evaluation_tables import COLUMNS, format_csv, format_markdown, plan
 from ssl_backbones.studies.processes import Outcome
 from ssl_backbones.studies.protocol_runs import identity_of
 
@@ -108,7 +108,9 @@ def test_a_run_that_failed_is_told_and_done_again(evaluation, protocols, tmp_pat
     again = evaluation()
     assert again.rows["boxes"]["status"] == "exit status 2: error: no disk"
     assert again.failed() == ["boxes"] and again.missing_of(protocols[0]) == [run]
-    assert "| boxes | exit status 2: error: no disk | 5 |  |  |  |" in as_markdown(again, "mine")
+    assert "| boxes | exit status 2: error: no disk | 5 |  |  |  |" in format_markdown(
+        again, "mine"
+    )
 
 
 def test_a_result_that_cannot_be_read_is_that_runs_status(evaluation, protocols, tmp_path):
@@ -219,7 +221,7 @@ def finished(evaluation):
 
 
 def test_the_checkpoints_row_stands_above_the_published_ones(finished):
-    lines = as_markdown(finished, "mine|ours.pth").splitlines()
+    lines = format_markdown(finished, "mine|ours.pth").splitlines()
     assert lines[0] == "| pretraining | boxes box AP | boxes box AP50 | few mask AP |"
     assert lines[2:5] == [
         "| **mine\\|ours.pth** | 38.2* | * | 11.0 ± 1.0 |",
@@ -237,7 +239,7 @@ def test_the_checkpoints_row_stands_above_the_published_ones(finished):
 
 def test_a_row_that_is_the_protocols_own_has_no_mark(finished):
     finished.rows["boxes"]["differs"] = []
-    text = as_markdown(finished, "mine")
+    text = format_markdown(finished, "mine")
     assert "| **mine** | 38.2 |  | 11.0 ± 1.0 |" in text and "Not the protocol's" not in text
 
 
@@ -251,14 +253,14 @@ def test_repeats_are_runs_with_seeds_of_their_own(evaluation, protocols):
     assert len(it.runs(protocols[1])) == 3  # folds
     # By hand: mean 31, deviation sqrt((1 + 1) / 1) = 1.4.
     it.rows = {"boxes": done(5, bbox_AP=30.0), "boxes_repeat1": done(6, bbox_AP=32.0)}
-    text = as_markdown(it, "mine")
+    text = format_markdown(it, "mine")
     assert "| **mine** | 31.0 ± 1.4 |" in text
     assert "boxes: 2 of 3 runs, mean ± standard deviation (n - 1)." in text
     assert "| boxes_repeat2 | missing | 7 |" in text
 
 
 def test_the_csv_has_everything_and_labels_what_is_published(finished):
-    rows = list(csv.DictReader(as_csv(finished, "mine").splitlines()))
+    rows = list(csv.DictReader(format_csv(finished, "mine").splitlines()))
     assert tuple(rows[0]) == COLUMNS
     assert [(r["protocol"], r["metric"], r["kind"], r["value"]) for r in rows] == [
         ("boxes", "bbox/AP", "here", "38.25"),

@@ -86,7 +86,7 @@ def test_tables_say_means_ties_outcomes_and_what_failed(study):
         ("same > good", "box AP", "+1.0", "tie"),
     ]
     assert failures == [("bad", "finetuned", "400", "0", "exit status 1")]
-    assert "| good " in made[0].text("github")
+    assert "| good " in made[0].format_markdown(aligned=True)
 
 
 def test_an_expectation_may_be_of_one_protocol(study):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...evaluation.metrics import metric_name
 from ...files import write_atomically
-from ...tables import Table, format_csv
+from ...tables import Table
 from ..analysis.findings import ERROR_TYPES, STATISTICS
 from ..comparing.verdicts import in_words
 from ..content import TASKS, Report, RunContent, Verdict
@@ -20,34 +20,34 @@ RESULTS = "results.csv"
 """In the run folder: what `write_results` writes."""
 
 
-def runs_csv(report: Report) -> str:
+def format_csv(report: Report) -> str:
     """A row a run: what it is, every metric, and of each that was resampled intervals and the difference.
 
     A metric's name comes before what is said of it, as in "bbox/AP low" and "bbox/AP difference high"; all
     are in percent points. Cells of what is not there are empty.
     """
-    rows = [_row(run) for run in report.runs]
-    return _text(dict.fromkeys(name for row in rows for name in row), rows)
+    return encodable(Table.of_records("", map(_row, report.runs)).format_csv())
 
 
-def entries_csv(run: RunContent) -> str:
+def format_entries(run: RunContent) -> str:
     """A row an entry of the run's metrics.json, a column a scalar; empty where an entry has it not."""
     names = sorted(run.curves)
     rows: dict[int, dict[str, Any]] = {}
     for name in names:
         for iteration, value in run.curves[name]:
             rows.setdefault(iteration, {"iteration": iteration})[name] = value
-    return _text(["iteration", *names], [rows[iteration] for iteration in sorted(rows)])
+    entries = (rows[iteration] for iteration in sorted(rows))
+    return encodable(Table.of_records("", entries, ["iteration", *names]).format_csv())
 
 
 def write_results(run: RunContent) -> Path:
-    """Write `entries_csv` as results.csv into the run folder.
+    """Write `format_entries` as results.csv into the run folder.
 
     Raises:
         InputError: it cannot be written.
     """
     path = Path(run.folder) / RESULTS
-    text = entries_csv(run)
+    text = format_entries(run)
     write_atomically(path, lambda file: file.write(text.encode()))
     return path
 
@@ -90,16 +90,12 @@ def _columns(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _text(columns: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    return encodable(format_csv(columns, rows))
-
-
 _CHARACTERS = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {c: f"\\{c}" for c in "\\|`*[]~$"}
 # An underscore inside of a word is itself, as in moco_1x.
 _SPECIAL = re.compile(r"[&<>\\|`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])")
 
 
-def render(report: Report) -> str:
+def format_markdown(report: Report) -> str:
     """Verdict, metrics, errors, deviations from the published recipes and problems, as GitHub shows them.
 
     Text of the runs (names, paths, fields) is escaped: it is shown as it is and nothing else.
@@ -107,7 +103,11 @@ def render(report: Report) -> str:
     tables = [_verdicts(report), _average_precisions(report.runs), _other_metrics(report.runs)]
     tables += [_errors(report.runs), *_recipe_differences(report.runs)]
     tables += [*map(_deviations, report.runs), _problems(report)]
-    parts = [f"### {table.title}\n\n{table.text('github')}" for table in tables if table.rows]
+    parts = [
+        f"### {table.title}\n\n{table.format_markdown(aligned=True)}"
+        for table in tables
+        if table.rows
+    ]
     if report.command_line:
         parts.append(f"Made by {escaped(shlex.join(report.command_line))}")
     return encodable("\n\n".join(parts) + "\n")

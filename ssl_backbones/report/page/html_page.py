@@ -19,7 +19,6 @@ from ..comparing.verdicts import COMPARED, HIGHER, LOWER, TIE, in_words
 from ..content import TASKS, Report, RunContent, Verdict
 from ..wording import encodable, percent, signed, signed_span, span
 from . import galleries, plots
-from . import page_tables as provenance
 from . import page_tables as tables
 from .plots import DASHES, NUM_COLOURS
 
@@ -47,7 +46,7 @@ class Track:
     zero: float | None = None
 
 
-def render(report: Report, *, num_pictures: int = 4) -> str:
+def format_page(report: Report, *, num_pictures: int = 4) -> str:
     """The page as HTML of less than `MOST_BYTES` bytes, for which pictures become smaller or fewer.
 
     Where its text alone is more it has no pictures, and says how large it is. It can be written as UTF-8,
@@ -86,7 +85,7 @@ def _environment() -> Environment:
         "in_words": in_words,
         "metric": metric_name,
         "told": told,
-        "value": shown_value,
+        "value": tables.format_value,
         "shell": shlex.join,
     }
     return environment
@@ -130,7 +129,7 @@ def _content(report: Report) -> dict[str, Any]:
         "error_plots": {task: plots.error_gains(report.runs, task) for task in tasks},
         "confusions": {task: tables.confusions(report.runs, task) for task in tasks},
         "counts": {task: tables.counts(report.runs, task) for task in tasks},
-        "provenance": provenance,
+        "tables": tables,
         "galleries": galleries,
         "dashes": [" ".join(f"{_SWATCH * x:g}" for x in d) if d[0] else "none" for d in DASHES],
         "num_colours": NUM_COLOURS,
@@ -146,11 +145,6 @@ def _content(report: Report) -> dict[str, Any]:
 def told(problem: str) -> str:
     """A problem without what to give a command instead, which is of no use to readers of a page."""
     return _MEND.sub("", problem)
-
-
-def shown_value(value: Any) -> str:
-    """A field of a config, the same whether it is a string or not."""
-    return "not set" if value is None else str(value)
 
 
 def sentences(runs: Sequence[RunContent], task: str, word: str) -> list[str]:

@@ -6,16 +6,13 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ...tables import Table
 from ..analysis.findings import STATISTICS, TaskAnalysis
-from ..content import TASKS, RunContent
+from ..content import TASKS, PublishedField, RunContent
 from ..wording import percent
 from . import plots
-
-if TYPE_CHECKING:
-    from ..content import PublishedField, RunContent
-
 
 Rows = list[tuple[str, str]]
 
@@ -212,14 +209,22 @@ def image_counts(runs: Sequence[RunContent]) -> list[tuple[str, str]]:
     return [(run.name, count) for run, count in zip(runs, shown, strict=True)]
 
 
-def thresholds(runs: Sequence[RunContent], task: str) -> list[tuple[float, list[float | None]]]:
-    """IoU threshold, and the AP of each run there."""
-    analyses = [run.analyses.get(task) for run in runs]
-    known = sorted({t for a in analyses if a for t in a.precision})
-    return [
-        (t, [plots.mean_precision(a, t) if a and t in a.precision else None for a in analyses])
-        for t in known
+def thresholds(runs: Sequence[RunContent], task: str) -> Table:
+    """AP of each run that was analysed, by IoU threshold."""
+    analyses = [(run.name, run.analyses[task]) for run in runs if task in run.analyses]
+    known = sorted({threshold for _, one in analyses for threshold in one.precision})
+    rows = [
+        [
+            name,
+            *(
+                percent(plots.mean_precision(one, t)) if t in one.precision else NOT_MEASURED
+                for t in known
+            ),
+        ]
+        for name, one in analyses
     ]
+    title = f"{TASKS[task].capitalize()} AP by IoU threshold"
+    return Table(title, ["run", *(f"{threshold:.2f}" for threshold in known)], rows)
 
 
 def confusions(runs: Sequence[RunContent], task: str) -> list[dict[str, Any]]:
@@ -261,7 +266,37 @@ def commonest_confusions(analysis: TaskAnalysis) -> list[tuple[str, str, int]]:
     return sorted(pairs, key=lambda pair: -pair[2])[:MOST_CONFUSIONS]
 
 
-def counts(runs: Sequence[RunContent], task: str) -> list[tuple[str, list[int | None]]]:
-    analyses = [run.analyses.get(task) for run in runs]
-    names = dict.fromkeys(name for a in analyses if a for name in a.counts)
-    return [(name, [a.counts.get(name) if a else None for a in analyses]) for name in names]
+def counts(runs: Sequence[RunContent], task: str) -> Table:
+    """What was counted in each run that was analysed."""
+    analysed = [run for run in runs if task in run.analyses]
+    counted = [run.analyses[task].counts for run in analysed]
+    names = dict.fromkeys(name for of in counted for name in of)
+    rows = [[name, *(of.get(name, NOT_MEASURED) for of in counted)] for name in names]
+    return Table(TASKS[task].capitalize(), ["count", *(run.name for run in analysed)], rows)
+
+
+def recipe_differences(run: RunContent) -> Table:
+    """In what the packaged config of a run is not what was published."""
+    rows = [[one.name, one.published, one.here, one.reason] for one in run.recipe_differences]
+    title = f"Where the packaged config {run.published_recipe} is not what was published"
+    return Table(title, ["setting", "published", "packaged config", "why"], rows)
+
+
+def deviations(run: RunContent) -> Table:
+    """In what a run is not its packaged config."""
+    title = f"Fields in which the run differs from the packaged config {run.published_recipe}"
+    rows = [(one.key, (one.recipe, one.run)) for one in run.deviations]
+    return fields(title, ["field", "packaged config", "this run"], rows)
+
+
+def fields(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]) -> Table:
+    """Fields of configs, each with its values, for a page."""
+    from markupsafe import Markup
+
+    code = Markup("<code>{}</code>")
+    return Table(title, columns, [[code.format(key), *map(format_value, of)] for key, of in rows])
+
+
+def format_value(value: Any) -> str:
+    """A field of a config, the same whether it is a string or not."""
+    return "not set" if value is None else str(value)

@@ -20,8 +20,7 @@ from ssl_backbones.data.digits.digits_dataset import write_digits
 from ssl_backbones.errors import InputError
 from ssl_backbones.report.analysis.findings import Interval
 from ssl_backbones.report.comparing.building import NOT_RECORDED, build
-from ssl_backbones.report.page import exports as csv_tables
-from ssl_backbones.report.page import exports as markdown
+from ssl_backbones.report.page import exports
 
 RESAMPLES = 100
 
@@ -410,7 +409,7 @@ def test_keypoints_and_other_tasks_are_told(run):
         "keypoints/AP50": 84.25,
         "sem_seg/IoU": 40.0,
     }
-    assert "61.5" in markdown.render(found)
+    assert "61.5" in exports.format_markdown(found)
 
 
 def test_halves_of_surrogate_pairs_end_nothing(folders, digits, tmp_path):
@@ -432,8 +431,8 @@ def test_halves_of_surrogate_pairs_end_nothing(folders, digits, tmp_path):
     read = [first.record, first.facts, first.curves, first.dataset, first.problems]
     read += [found.command_line, list(source.files.values()), list(source.class_names.values())]
     texts = [json.dumps(content, ensure_ascii=False) for content in read]
-    texts += [markdown.render(found), csv_tables.runs_csv(found)]
-    for text in (*texts, csv_tables.write_results(first).read_text()):
+    texts += [exports.format_markdown(found), exports.format_csv(found)]
+    for text in (*texts, exports.write_results(first).read_text()):
         text.encode()
     assert first.record["command_line"] == ["train.py", "\\udc80 \\ud83d"]
     assert first.verdicts["bbox/AP"].interval is not None
@@ -444,9 +443,13 @@ def test_a_folder_whose_name_is_not_utf8(folders, tmp_path):
     (run / "run.json").unlink()
     found = report(run)
     assert found.runs[0].name == "r\\udcff"
-    for text in (markdown.render(found), csv_tables.runs_csv(found), *found.runs[0].problems):
+    for text in (
+        exports.format_markdown(found),
+        exports.format_csv(found),
+        *found.runs[0].problems,
+    ):
         text.encode()
-    assert csv_tables.write_results(found.runs[0]).parent == run
+    assert exports.write_results(found.runs[0]).parent == run
 
 
 ANYTHING = st.recursive(
@@ -478,7 +481,7 @@ def test_whatever_stands_in_a_file_is_no_exception(folders, tmp_path_factory, pl
     name, key = place
     change_json(run / name, **{key: value})
     found = build([run], resamples=1)
-    assert markdown.render(found) and csv_tables.runs_csv(found)
+    assert exports.format_markdown(found) and exports.format_csv(found)
 
 
 def test_empty_folders(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ssl_backbones.errors import InputError
 from ssl_backbones.report.analysis.findings import Interval
 from ssl_backbones.report.content import Report, RunContent, Verdict
-from ssl_backbones.report.page.exports import entries_csv, runs_csv, write_results
+from ssl_backbones.report.page.exports import format_csv, format_entries, write_results
 from ssl_backbones.report.reading.runs import read_scalars
 
 
@@ -57,7 +57,7 @@ def report():
 
 
 def test_a_row_a_run():
-    first, second = rows(runs_csv(report()))
+    first, second = rows(format_csv(report()))
     assert (first["run"], first["dataset"], first["bbox/AP"]) == ('a,"b"\n', "digits_test", "1.5")
     assert first["bbox/AP is"] == "not compared: other test images"
     assert first["bbox/APl"] == first["bbox/AP low"] == first["ema/bbox/AP"] == first["seed"] == ""
@@ -101,7 +101,7 @@ def test_a_row_an_entry(tmp_path_factory, entries):
     lines = [{"iteration": 10 * place, **entry} for place, entry in enumerate(entries)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     curves, _ = read_scalars(path)
-    found = rows(entries_csv(RunContent("run", "run", curves=curves)))
+    found = rows(format_entries(RunContent("run", "run", curves=curves)))
     assert [
         {name: float(value) for name, value in row.items() if value != ""} for row in found
     ] == lines
@@ -117,6 +117,6 @@ def test_results_are_written_into_the_run_folder(tmp_path):
 
 def test_what_no_file_can_hold_is_spelled_out(tmp_path):
     run = RunContent("half \ud800", str(tmp_path), curves={"lr \udcff": [(0, 0.1)]})
-    (row,) = rows(runs_csv(Report([run], 0.5, 1000, 0)))
+    (row,) = rows(format_csv(Report([run], 0.5, 1000, 0)))
     assert row["run"] == "half \\ud800"
     assert write_results(run).read_text().startswith("iteration,lr \\udcff\n")

@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 from ssl_backbones.report.analysis.findings import ErrorSummary, Interval, TaskAnalysis
 from ssl_backbones.report.content import Deviation, RecipeDifference, Report, RunContent, Verdict
-from ssl_backbones.report.page.exports import escaped, render
+from ssl_backbones.report.page.exports import escaped, format_markdown
 
 EVIL = "<script>alert(1)</script> | a_b_ *x* [y](z) `c` & ~~d~~"
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -93,7 +93,7 @@ def tables(text):
 
 
 def test_the_tables():
-    found = tables(render(report()))
+    found = tables(format_markdown(report()))
     title = "Verdict, with intervals over images (1,000 resamples)"
     assert found[title] == [
         ["run", "metric", "AP", "95 % interval", "difference to first", "is", "published"],
@@ -133,7 +133,7 @@ def test_the_tables():
 
 
 def test_text_of_a_run_is_text():
-    text = render(report(name=EVIL))
+    text = format_markdown(report(name=EVIL))
     assert "<script" not in text
     rows = next(iter(tables(text).values()))
     assert rows[2][0] == EVIL and len({len(row) for row in rows}) == 1
@@ -144,19 +144,19 @@ def test_text_of_a_run_is_text():
 
 
 def test_what_no_file_can_hold_is_spelled_out():
-    text = render(report(name="half \ud800"))
+    text = format_markdown(report(name="half \ud800"))
     assert text.encode().decode() == text
     assert tables(text)["Average precision"][2][0] == "half \\ud800"
 
 
 def test_one_run_is_not_compared_and_nothing_is_said_of_what_is_not_there():
     run = dataclasses.replace(report().runs[0], analyses={})
-    (verdict, _, other) = tables(text := render(Report([run], 0.5, 1000, 0))).values()
+    (verdict, _, other) = tables(text := format_markdown(Report([run], 0.5, 1000, 0))).values()
     assert verdict[0] == ["run", "metric", "AP", "95 % interval", "published"]
     assert other == [["run", "keypoint AP", "keypoint AP50"], ["first", "61.5", "–"]]
     assert "Problems" not in text and "Deviations" not in text and "Errors" not in text
     empty = Report([RunContent("1. r", "r", ["It is empty."])], 0.5, 9, 0, problems=["No."])
-    assert tables(render(empty)) == {
+    assert tables(format_markdown(empty)) == {
         "Problems": [["run", "problem"], ["", "No."], ["1. r", "It is empty."]]
     }
 

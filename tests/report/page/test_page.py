@@ -18,7 +18,7 @@ from ssl_backbones.report.content import (
     RunContent,
     Verdict,
 )
-from ssl_backbones.report.page.html_page import MOST_BYTES, render, sentences, tracks
+from ssl_backbones.report.page.html_page import MOST_BYTES, format_page, sentences, tracks
 from ssl_backbones.report.page.page_tables import is_of_coco
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -68,7 +68,7 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(report):
-    return render(report, num_pictures=2)
+    return format_page(report, num_pictures=2)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_published_numbers_are_called_so_with_their_source(page):
 def test_a_run_of_which_nothing_is_left_is_told_so_everywhere(tmp_path):
     bare = RunContent("bare", "output/bare", problems=["There is no evaluation."])
     report = small_report(tmp_path, num_runs=1)
-    page = Page(render(replace(report, runs=[*report.runs, bare]), num_pictures=1))
+    page = Page(format_page(replace(report, runs=[*report.runs, bare]), num_pictures=1))
     for what in ("learning curves", "precision and recall", "AP by class", "confusion matrix"):
         assert f"bare has no {what}: why There is no evaluation." in page.text
     assert "bare has no box AP to compare." in page.text
@@ -141,7 +141,7 @@ def test_a_run_of_which_nothing_is_left_is_told_so_everywhere(tmp_path):
 
 
 def test_nothing_at_all_is_a_page_too():
-    page = Page(render(Report([RunContent("bare", "bare")], 0.5, 1000, 0)))
+    page = Page(format_page(Report([RunContent("bare", "bare")], 0.5, 1000, 0)))
     assert tuple(section["id"] for section in page.all("section")) == SECTIONS
     assert "bare has no learning curves" in page.text
 
@@ -150,7 +150,7 @@ def test_images_that_are_gone_are_said(tmp_path):
     report = small_report(tmp_path, num_runs=1)
     for path in report.test_images["small_test"].files.values():
         (tmp_path / path).unlink()
-    page = Page(render(report))
+    page = Page(format_page(report))
     assert not page.all("img")
     assert "cannot be drawn: No such file or directory" in page.text
 
@@ -158,7 +158,7 @@ def test_images_that_are_gone_are_said(tmp_path):
 def test_three_runs_of_eighty_classes_and_large_pictures_keep_within_five_megabytes(tmp_path):
     names = [f"class {number}" for number in range(80)]
     report = small_report(tmp_path, num_runs=3, num_images=30, size=480, classes=names)
-    html = render(report)
+    html = format_page(report)
     assert MOST_BYTES / 2 < len(html.encode()) < MOST_BYTES
     page = Page(html)
     assert "the page would be too large otherwise" in page.text
@@ -231,7 +231,7 @@ def test_identical_runs_lie_on_zero():
 
 
 def rendered(*runs, **fields):
-    return Page(render(Report(list(runs), 0.5, 1000, 0, **fields), num_pictures=0))
+    return Page(format_page(Report(list(runs), 0.5, 1000, 0, **fields), num_pictures=0))
 
 
 def of_coco(name, **metrics):
@@ -313,7 +313,7 @@ def test_a_run_of_the_packaged_config_is_said_to_be_that_and_no_more():
 def test_names_that_utf_8_cannot_write_are_escaped(tmp_path):
     report = small_report(tmp_path, classes=("se\udc80ven", "two"))
     report.runs[0].name = "run \ud83d"
-    html = render(report, num_pictures=1)
+    html = format_page(report, num_pictures=1)
     html.encode()
     assert "se\\udc80ven" in Page(html).text and "run \\ud83d" in Page(html).text
     assert Page(html).all("img")
@@ -321,7 +321,7 @@ def test_names_that_utf_8_cannot_write_are_escaped(tmp_path):
 
 def test_a_page_whose_text_alone_is_too_large_says_so():
     run = RunContent("a", "a", config="x" * MOST_BYTES)
-    page = Page(render(Report([run], 0.5, 1000, 0)))
+    page = Page(format_page(Report([run], 0.5, 1000, 0)))
     assert "The text alone of this page is 5.0 MB, more than the 5 MB" in page.text
     assert "The text alone" not in rendered(RunContent("a", "a")).text
 
