@@ -225,9 +225,11 @@ def test_what_only_controls_have_is_not_shown_as_published(write):
 
 
 def test_a_table_is_put_between_the_markers_of_a_page():
-    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    new = insert(page, "| new |\n")
-    assert new == f"before\n{BEGIN}\n\n| new |\n\n{END}\nafter\n" == insert(new, "| new |\n")
-    for bad in ("no markers", f"{END}\n{BEGIN}", f"{page}{page}"):
+    begin, end = BEGIN.format("voc_c4"), END.format("voc_c4")
+    page = f"before\n{begin}\nold\n{end}\nafter\n"
+    new = insert(page, "| new |\n", "voc_c4")
+    assert new == f"before\n{begin}\n\n| new |\n\n{end}\nafter\n"
+    assert insert(new, "| new |\n", "voc_c4") == new
+    for bad in ("no markers", f"{end}\n{begin}", f"{page}{page}"):
         with pytest.raises(InputError, match="needs one line"):
-            insert(bad, "")
+            insert(bad, "", "voc_c4")
