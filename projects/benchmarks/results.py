@@ -56,7 +56,7 @@ def report(content: dict[str, Any]) -> Iterator[str]:
     yield ""
     columns = ("row", "other", "ours", "ratio", "goal (must)", "verdict")
     rows = [cells(name, row) for name, row in content["rows"].items()]
-    yield Table("", columns, rows).format_markdown()
+    yield from Table("", columns, rows).format_markdown().splitlines()
     for name, row in content["rows"].items():
         yield ""
         yield f"## {name}"
