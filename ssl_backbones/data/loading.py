@@ -149,10 +149,6 @@ class TrainLoader:
                 self._progress = progress
             yield batch
 
-    def fetch(self, samples: Sequence[Sequence[int]]) -> Any:
-        """Load the micro-batch of these [position, index] pairs again, in this process."""
-        return self._collate([self._dataset[position, index] for position, index in samples])[0]
-
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on after the whole iterations handed out so far; on every rank the same.
 
@@ -240,17 +236,6 @@ class ForeignLoader:
                     image.setdefault("position", None)
                     image.setdefault("index", None)
             yield batch
-
-    def fetch(self, samples: Sequence[Sequence[int]]) -> Any:
-        """Refuse: nobody knows which images these were.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(
-            "the images of this run cannot be loaded again: dataloader.train is not Detectron2's "
-            "build_detection_train_loader, so their order is not known"
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing is known of where the loader stands."""

@@ -101,7 +101,8 @@ def test_another_seed_or_position_looks_different(loader_cfg):
     loader_cfg.aspect_ratio_grouping = False
     loaders = [build_train_loader(loader_cfg, seed=seed) for seed in (7, 8)]
     assert content(take(loaders[0], 1)) != content(take(loaders[1], 1))
-    same_image = content([loaders[0].fetch([[0, 3], [1, 3]])])[0]
+    samples = [loaders[0]._dataset[position, 3] for position in (0, 1)]
+    same_image = content([loaders[0]._collate(samples)[0]])[0]
     assert same_image[0][2:] != same_image[1][2:]
 
 
@@ -149,13 +150,6 @@ def test_a_state_of_another_order_is_refused(loader_cfg):
         build_train_loader(loader_cfg, seed=8).load_state_dict(state)
     with pytest.raises(InputError, match="images 16, this run has 17"):
         build_train_loader(loader_cfg, seed=7).load_state_dict({**state, "images": 16})
-
-
-def test_samples_can_be_fetched_again(loader_cfg):
-    loader = build_train_loader(loader_cfg, seed=7)
-    batch = take(loader, 5)[-1]
-    samples = [[image["position"], image["index"]] for image in batch]
-    assert content([build_train_loader(loader_cfg, seed=7).fetch(samples)]) == content([batch])
 
 
 def test_the_models_random_numbers_are_left_alone(loader_cfg):
@@ -256,8 +250,6 @@ def test_an_order_that_cannot_be_resumed_is_used_as_it_is(loader_cfg, caplog, ch
     assert len(batch) == 2
     assert [(image["position"], image["index"]) for image in batch] == [(None, None)] * 2
     loader.load_state_dict(loader.state_dict())
-    with pytest.raises(InputError, match="cannot be loaded again"):
-        loader.fetch([[0, 0]])
 
 
 def test_a_loader_of_another_kind_is_used_as_it_is(caplog):
