@@ -54,7 +54,7 @@ class Record:
                 return self._from_csv(file) if self.columns else self._from_json(file)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, AttributeError, KeyError, TypeError, csv.Error) as error:
             raise InputError(
                 f"{self.path} is damaged: move it away, finished runs are read again"
             ) from error
@@ -63,7 +63,10 @@ class Record:
         table = csv.DictReader(file)
         if tuple(table.fieldnames or ()) != self.columns:
             raise InputError(f"{self.path} is not the record of this study: move it away")
-        return {row[self.columns[0]]: row for row in table}
+        rows = {row[self.columns[0]]: row for row in table}
+        if any(None in row or None in row.values() for row in rows.values()):
+            raise ValueError("a row has not a cell for each column")
+        return rows
 
     def _from_json(self, file: io.TextIOBase) -> dict[str, dict[str, Any]]:
         rows = json.load(file)

@@ -28,9 +28,17 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     record.path.write_text("run,status\na,done\n")
     with pytest.raises(InputError, match="is not the record of this study: move it away"):
         record.read()
-    record.path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"runs\.csv is damaged"):
-        record.read()
+    head = ",".join(COLUMNS).encode() + b"\n"
+    # Not text, a row cut short, one with a cell too many, and a cell larger than the reader takes.
+    for damaged in (
+        b"\xff\xfe\x00",
+        head + b"a,done\n",
+        head + b"a,done,1.5,2\n",
+        head + b"a,done," + b"1" * 200_000,
+    ):
+        record.path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"runs\.csv is damaged"):
+            record.read()
 
 
 def test_settings_are_written_once_and_then_kept_to(tmp_path):

@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 from collections.abc import Iterator
+from numbers import Real
 from types import ModuleType
 from typing import Any
 
@@ -34,9 +35,10 @@ class FastCOCOeval(COCOeval):
     """pycocotools' `COCOeval` by hotcoco: precision, recall, scores and statistics equal to the last bit.
 
     It differs in time and memory only. Where hotcoco is not known to be equal, pycocotools itself evaluates:
-    keypoints, unsorted `recThrs`, boxes that are not finite or whose area underflows to 0, scores that are no
-    numbers, damaged run-lengths, ids that are there twice, annotations without `area` or `iscrowd`; and
-    everything where hotcoco is not installed, or in a process that was forked from one that has evaluated. So
+    keypoints, unsorted `recThrs`, boxes that are not finite or whose area overflows or underflows, scores
+    that are no numbers, damaged run-lengths and empty runs, polygons of less than three points, ids that are
+    0 or there twice, annotations without `area` or `iscrowd`; and everything where hotcoco is not installed,
+    or in a process that was forked from one that has evaluated. So
     it makes `evalImgs`, and `accumulate` with other parameters, when they are asked for.
 
     Args:
@@ -210,6 +212,8 @@ def _asked(p: Params) -> tuple[list, list, list[int]]:
         classes = list(np.unique(classes))
     if classes != list(np.unique(classes)):
         raise Irregular("classes are not sorted, or one is there twice")
+    if not len(p.areaRng):
+        raise Irregular("there is no range of areas")
     if limits[0] < 1 or (np.diff(limits) < 1).any() or (np.diff(p.recThrs) < 0).any():
         raise Irregular("numbers of detections or recalls are there twice, or do not increase")
     return images, classes, limits
@@ -259,14 +263,17 @@ def _truth(
             continue
         if one["iscrowd"] not in (0, 1):
             raise Irregular("iscrowd is neither 0 nor 1")
-        # pycocotools takes an object whose id is 0 for none: what matches it stays unmatched.
-        number = place if one["id"] else 0
-        own = {"id": number, "image_id": image, "category_id": kind}
+        if not isinstance(one["area"], Real) or not isinstance(one["id"], Real) or not one["id"]:
+            # Of an id of 0 pycocotools takes what matches the object for unmatched.
+            raise Irregular("an id is 0, or it or an area is no number")
+        own = {"id": place, "image_id": image, "category_id": kind}
         own |= {"area": float(one["area"]), "iscrowd": int(one["iscrowd"])}
         if task == "bbox":
             own["bbox"] = one["bbox"]
         else:
             own["segmentation"] = mask = one["segmentation"]
+            if isinstance(mask, list) and (not mask or len(mask[0]) <= 4):
+                raise Irregular("a polygon has less than three points")
             if not isinstance(mask, list):
                 own["segmentation"] = mask = coco.annToRLE(one)
                 compressed.append(mask)
@@ -319,16 +326,18 @@ def _uncollected() -> Iterator[None]:
 
 def _check_boxes(boxes: np.ndarray) -> None:
     sides = boxes[:, 2:]
-    underflows = (sides.prod(axis=1) == 0) & (sides > 0).all(axis=1)
-    if underflows.any() or not np.isfinite(boxes).all():
-        raise Irregular("a box is not finite, or its area underflows to 0")
+    with np.errstate(over="ignore"):
+        areas = sides.prod(axis=1)
+    underflows = (areas == 0) & (sides > 0).all(axis=1)
+    if underflows.any() or not (np.isfinite(boxes).all() and np.isfinite(areas).all()):
+        raise Irregular("a box or its area is not finite, or its area underflows to 0")
 
 
 def _check_masks(masks: Strings) -> None:
     if not numba_or_none("COCO evaluation of masks"):
         raise Irregular("what checks masks is not there")
-    if first_damaged(masks) is not None:
-        raise Irregular("the RLE of a mask does not fill its image")
+    if first_damaged(masks, empty_runs=False) is not None:
+        raise Irregular("the RLE of a mask does not fill its image, or has an empty run")
 
 
 def _codes_by_image(evaluation: COCOeval) -> np.ndarray:
@@ -348,7 +357,14 @@ def _codes_by_image(evaluation: COCOeval) -> np.ndarray:
 
 def _same(p: Params, q: Params) -> bool:
     """Whether `p` asks for what was evaluated with `q`."""
-    names = ["imgIds", "iouThrs", "areaRng", "maxDets", *(["catIds"] if q.useCats else [])]
+    names = [
+        "imgIds",
+        "iouThrs",
+        "recThrs",
+        "areaRng",
+        "maxDets",
+        *(["catIds"] if q.useCats else []),
+    ]
     return (p.useCats, p.iouType) == (q.useCats, q.iouType) and all(
         np.array_equal(getattr(p, name), getattr(q, name)) for name in names
     )

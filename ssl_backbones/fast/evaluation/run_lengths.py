@@ -14,16 +14,21 @@ MOST_PIXELS = 2**32 - 1
 """Of a mask: pycocotools counts them in 32 bits."""
 
 
-def first_damaged(masks: Strings) -> int | None:
-    """The place of the first mask whose runs do not fill its image; None if all do."""
+def first_damaged(masks: Strings, empty_runs: bool = True) -> int | None:
+    """The place of the first mask whose runs do not fill its image; None if all do.
+
+    Args:
+        empty_runs: whether a run of no pixels may stand elsewhere than at the beginning. It changes no
+            pixel, and pycocotools compares such masks in a way of its own.
+    """
     pixels = masks.sizes.prod(axis=1)
     pixels[(masks.sizes < 1).any(axis=1) | (pixels > MOST_PIXELS)] = -1
     if numba_or_none("Checking masks"):
         # Signed: numba makes floats of unsigned numbers from which others are taken.
-        place = _compiled()(masks.characters.view(np.int8), masks.spans, pixels)
+        place = _compiled()(masks.characters.view(np.int8), masks.spans, pixels, empty_runs)
     else:
         spans, pixels = masks.spans.tolist(), pixels.tolist()
-        place = _first_damaged(masks.characters.tobytes(), spans, pixels)
+        place = _first_damaged(masks.characters.tobytes(), spans, pixels, empty_runs)
     return None if place < 0 else int(place)
 
 
@@ -34,7 +39,7 @@ def _compiled() -> Callable:
     return numba.njit(cache=True, nogil=True)(_first_damaged)
 
 
-def _first_damaged(characters, spans, pixels):
+def _first_damaged(characters, spans, pixels, empty_runs):
     """The place of the first string that does not encode as many pixels, or -1; numba compiles it."""
     for place in range(len(spans)):
         number, shift = 0, 0
@@ -56,6 +61,9 @@ def _first_damaged(characters, spans, pixels):
             if written > 2:
                 number += before
             if number < 0 or number > pixels[place]:
+                is_whole = False
+                break
+            if number == 0 and written > 0 and not empty_runs:
                 is_whole = False
                 break
             before, last = last, number

@@ -105,12 +105,18 @@ def test_the_numbers_are_no_accident(task):
 
 def test_an_object_whose_id_is_0_is_never_found():
     dataset, results = scene(3)
+    # One that a detection finds as it is, and nothing else is like it.
+    first = dataset["annotations"][0]
+    first["iscrowd"] = 0
+    found = {name: first[name] for name in ("image_id", "category_id", "bbox")}
+    results.append({**results[0], **found, "score": 0.99})
     before = evaluated(FastCOCOeval, dataset, results, "bbox")
-    for number, found in enumerate(dataset["annotations"]):
-        found["id"] = number
+    assert before._matched is not None
+    first["id"] = 0
     ours = evaluated(FastCOCOeval, dataset, results, "bbox")
+    assert ours._matched is None
     assert_equal(ours, evaluated(COCOeval, dataset, results, "bbox"))
-    assert ours.stats[8] <= before.stats[8]
+    assert ours.stats[8] < before.stats[8]
 
 
 @pytest.mark.parametrize("is_crowd", [0, 1])
@@ -159,13 +165,66 @@ def ids_with_gaps(dataset, results):
         kind["id"] -= 3
 
 
-@pytest.mark.parametrize("change", [empty_runs, empty_runs_of_an_object, ids_with_gaps])
-def test_what_is_rare_is_evaluated_by_hotcoco(change):
+def test_ids_of_any_kind_are_evaluated_by_hotcoco():
     dataset, results = scene(3)
-    change(dataset, results)
+    ids_with_gaps(dataset, results)
     ours = evaluated(FastCOCOeval, dataset, results, "segm", packed=True)
     assert ours._matched is not None
     assert_equal(ours, evaluated(COCOeval, dataset, results, "segm"))
+
+
+def empty_runs_on_both_sides(dataset, results):
+    """pycocotools finds no common pixel in two masks that are the same."""
+    counts = {"size": [40, 60], "counts": [1000, 0, 0, 400, 1000]}
+    rle = mask_util.frPyObjects(counts, 40, 60)
+    first = dataset["annotations"][0]
+    first.update(segmentation=counts, iscrowd=0, area=400)
+    found = {name: first[name] for name in ("image_id", "category_id")}
+    mask = {**rle, "counts": rle["counts"].decode()}
+    results.append({**results[0], **found, "segmentation": mask, "score": 0.99})
+
+
+@pytest.mark.parametrize("change", [empty_runs, empty_runs_of_an_object, empty_runs_on_both_sides])
+def test_masks_with_empty_runs_are_left_to_pycocotools(change):
+    dataset, results = scene(3)
+    change(dataset, results)
+    ours = evaluated(FastCOCOeval, dataset, results, "segm", packed=True)
+    assert ours._matched is None
+    assert_equal(ours, evaluated(COCOeval, dataset, results, "segm"))
+
+
+def test_boxes_whose_area_overflows_are_left_to_pycocotools():
+    dataset, results = scene(3)
+    dataset["annotations"][0].update(bbox=[0, 0, 1e160, 1e160], iscrowd=0)
+    found = {name: dataset["annotations"][0][name] for name in ("image_id", "category_id", "bbox")}
+    results.append({**results[0], **found, "score": 0.3})
+    ours, theirs = (evaluated(kind, dataset, results, "bbox") for kind in (FastCOCOeval, COCOeval))
+    assert ours._matched is None
+    assert_equal(ours, theirs)
+
+
+def test_recalls_that_are_changed_before_the_accumulation():
+    ours, theirs = (evaluated(kind, *scene(3), "bbox") for kind in (FastCOCOeval, COCOeval))
+    for one in (ours, theirs):
+        one.params.recThrs = np.array([0, 0.25, 0.5])
+        one.accumulate()
+    assert ours.eval["precision"].shape[1] == 3
+    np.testing.assert_array_equal(ours.eval["precision"], theirs.eval["precision"])
+
+
+def refusal(kind, dataset, results):
+    try:
+        evaluated(kind, dataset, results, "segm")
+    except Exception as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("polygons", [[], [[]], [[1, 2, 9, 9]], [[1, 2]]])
+def test_polygons_that_pycocotools_refuses_are_refused(polygons):
+    dataset, results = scene(3)
+    dataset["annotations"][0].update(segmentation=polygons, iscrowd=0)
+    words = refusal(COCOeval, dataset, results)
+    assert words is not None and refusal(FastCOCOeval, dataset, results) == words
 
 
 def the_same_id_twice(dataset, results):
