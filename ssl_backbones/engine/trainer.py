@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -226,11 +226,6 @@ class Trainer(TrainerBase):
         if self._batch_iterator is None:
             self._batch_iterator = iter(self.data_loader)
         return self._batch_iterator
-
-    def reset_data_loader(self, build: Callable[[], Iterable]) -> None:
-        """Replace the loader by what `build` returns, the old one being released first."""
-        self.data_loader = self._batch_iterator = None
-        self.data_loader = build()
 
     def ask_to_end(self) -> None:
         """Called by a signal: end after this iteration, or at once where everything is saved already."""

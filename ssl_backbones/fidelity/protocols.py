@@ -13,10 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from .. import configs_folder
 from ..errors import InputError
+from .rows import read_yaml
 
 PROCESSES = 8
 """GPUs of the published runs, of two images each: losses are normalised by process."""
@@ -118,12 +117,7 @@ def read_protocols(path: Path) -> Iterator[Protocol]:
     Raises:
         InputError: it is missing or no YAML, or a protocol lacks something, has too much or a wrong type.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no protocols: it is their names, with the fields of each")
     for name, given in content.items():

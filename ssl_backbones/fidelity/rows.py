@@ -165,13 +165,22 @@ def _not_replaced(
             )
 
 
-def _content(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        InputError: it is missing, or no YAML.
+    """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no YAML: {error}") from error
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
     if not isinstance(content, dict) or set(content) - _TOP:
         raise InputError(f"{path} may have {', '.join(sorted(_TOP))} and nothing else")
     return content
