@@ -55,7 +55,7 @@ def run_command(body: Callable[[], int | None]) -> int:
         return 130
 
 
-def shown(name: str, limit: int = 100) -> str:
+def format_name(name: str, limit: int = 100) -> str:
     """A name from a file, for a message: of bounded length and without control characters."""
     text = name[:limit].encode("unicode_escape").decode()
     return f"{text}..." if len(name) > limit else text

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from ssl_backbones.report.reading.training_images import (
         OVERVIEW,
         draw_training_images,
-        in_words,
+        setting_rows,
     )
     from ssl_backbones.tables import Table
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path(cfg.train.output_dir) / "browse_data"
     with progress_bar(args.num_images) as advance:
         counts = draw_training_images(cfg, out, num_images=args.num_images, on_image=advance)
-    print(Table("", (), in_words(cfg, counts)).format_text("plain"))
+    print(Table("", (), setting_rows(cfg, counts)).format_text("plain"))
     command = ["tools/train_net.py", "--config-file", args.config_file, "--dry-run", *args.opts]
     print(
         f"All of them: {out / OVERVIEW}\n"

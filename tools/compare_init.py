@@ -65,8 +65,12 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from ssl_backbones.files import write_atomically
-    from ssl_backbones.studies.budget_curves import draw_budget_curves
-    from ssl_backbones.studies.initializations import parse_expectation, read_results, tables
+    from ssl_backbones.studies.initializations import (
+        draw_budget_curves,
+        parse_expectation,
+        read_results,
+        tables,
+    )
 
     expectations = [parse_expectation(text) for text in args.expect]
     results = read_results(args.paths)

@@ -346,7 +346,7 @@ def _cells(
         f"{share} %",
         "/".join(sorted({row["images"] for row in done})),
         f"{len(done)} of {num_folds}",
-        *(summaries.get(metric, Spread([])).shown(2) for metric in METRICS),
+        *(summaries.get(metric, Spread([])).format(2) for metric in METRICS),
         each,
         "" if published is None else f"{published:g}",
     ]

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError, format_name
 from ..modeling.architectures import Architecture, closest, detectron2_name, torchvision_name
 from .identification import Identified, identify
 from .layouts import Layout, reason_to_drop
@@ -77,7 +77,7 @@ def _sort_keys(found: Identified) -> tuple[dict[str, str], dict[str, str], tuple
             dropped[key] = "counter of training steps, of no use after it"
         elif name in sources:
             raise InputError(
-                f"holds {name} twice, as {shown(sources[name])} and as {shown(key)}: it was put "
+                f"holds {name} twice, as {format_name(sources[name])} and as {format_name(key)}: it was put "
                 "together wrongly; give the checkpoint as its project published it"
             )
         else:
@@ -99,8 +99,8 @@ def _check_duplicate(found: Identified, sources: Mapping[str, str]) -> None:
         twin = f"{found.wrapper}{duplicate}{found.plain(key).removeprefix(found.prefix)}"
         if not _same(found.state_dict[key], found.state_dict.get(twin, found.state_dict[key])):
             raise InputError(
-                f"holds the backbone twice and {name} differs between {shown(key)} and "
-                f"{shown(twin)}: it was put together wrongly; say which to take with --prefix"
+                f"holds the backbone twice and {name} differs between {format_name(key)} and "
+                f"{format_name(twin)}: it was put together wrongly; say which to take with --prefix"
             )
 
 
@@ -141,7 +141,7 @@ def _as_float32(array: np.ndarray) -> np.ndarray:
 
 
 def _no_backbone(found: Identified) -> InputError:
-    tops = dict.fromkeys(shown(found.plain(key).split(".")[0]) for key in found.state_dict)
+    tops = dict.fromkeys(format_name(found.plain(key).split(".")[0]) for key in found.state_dict)
     tops = list(tops)[:_NAMED_AT_MOST]
     place = f"under {found.prefix!r}" if found.prefix else "in it"
     return InputError(
@@ -154,7 +154,7 @@ def _faulty(
     architecture: Architecture, problems: Mapping[str, str], sources: Mapping[str, str]
 ) -> InputError:
     first = [
-        f"{shown(sources.get(name, name))} {problem}"
+        f"{format_name(sources.get(name, name))} {problem}"
         for name, problem in list(problems.items())[:_NAMED_AT_MOST]
     ]
     more = len(problems) - len(first)
@@ -299,7 +299,7 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
     backbone = replace(backbone, dropped={**backbone.dropped, **left}, unknown=())
     recorded = provenance_of(checkpoint)
     origin = {
-        "method": shown(recorded.get("method", DETECTRON2.selfsup)),
+        "method": format_name(recorded.get("method", DETECTRON2.selfsup)),
         "layout": DETECTRON2.name,
         "branch": recorded.get("branch"),
         "input": recorded.get("input"),
@@ -325,6 +325,6 @@ def _is_stem(key: object) -> bool:
 def _prefix(model: Mapping[str, object]) -> str:
     prefixes = [key.removesuffix(_STEM) for key in model if _is_stem(key)]
     if len(prefixes) > 1:
-        listed = ", ".join(shown(prefix) or "(none)" for prefix in prefixes[:4])
+        listed = ", ".join(format_name(prefix) or "(none)" for prefix in prefixes[:4])
         raise InputError(f"holds several ResNets ({listed}): give a file with one")
     return prefixes[0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from ..errors import shown
+from ..errors import format_name
 from ..modeling.architectures import WIDTHS, config_line
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def format_inspection(found: Inspection) -> Table:
         table.add_row("not read", ", ".join(found.foreign))
     for name, value in found.provenance.items():
         if name not in ("proof", "architecture", "input"):
-            table.add_row(f"provenance: {shown(name)}", shown(str(value)))
+            table.add_row(f"provenance: {format_name(name)}", format_name(str(value)))
     if found.loaded is None:
         table.add_row("conversion", f"would be refused: it {found.refusal}")
         return table
@@ -132,7 +132,9 @@ def format_verification(found: Verification) -> Table:
         f"trained; no variance negative, {found.zero_variances:,} of {found.channels:,} zero",
     )
     made_by = found.provenance.get("tool")
-    table.add_row("made by", shown(str(made_by)) if made_by else "unknown: it has no provenance")
+    table.add_row(
+        "made by", format_name(str(made_by)) if made_by else "unknown: it has no provenance"
+    )
     if found.source is not None:
         table.add_row("source", f"{found.source}: the same tensors, bit by bit")
         same = {True: "the recorded one", False: "another file than the recorded one", None: None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ..errors import InputError, shown
+from ..errors import InputError, format_name
 from .layouts import (
     HAIKU,
     LAYOUTS,
@@ -232,7 +232,7 @@ def _refuse_other_networks(names: Iterable[str]) -> None:
         for name in names:
             if covers(pattern, name):
                 raise InputError(
-                    f"holds {network} ({shown(name)}), not a ResNet that Detectron2 has; give a "
+                    f"holds {network} ({format_name(name)}), not a ResNet that Detectron2 has; give a "
                     "file that was pretrained with a plain ResNet or ResNeXt"
                 )
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError, format_name
 from ..hashing import Sha256
 from .containers.allow_list import Foreign
 from .extraction import Loaded, from_either
@@ -143,7 +143,7 @@ def lines(node: Node, depth: int, indent: int = 0) -> Iterator[tuple[str, str]]:
         if child.children:
             plural = "" if child.tensors == 1 else "s"
             text = f"{child.tensors} tensor{plural}, {child.elements:,} numbers"
-        yield f"{'  ' * indent}{shown(name)}", text or ""
+        yield f"{'  ' * indent}{format_name(name)}", text or ""
         if indent + 1 < depth:
             yield from lines(child, depth, indent + 1)
 
@@ -170,7 +170,7 @@ def _format_value(value: object) -> str:
     if isinstance(value, Foreign):
         return f"{value.type_name}, not read"
     if isinstance(value, str | int | float | bool | None):
-        return shown(repr(value), 60)
+        return format_name(repr(value), 60)
     if isinstance(value, dict | list | tuple):
         return f"{type(value).__name__} of {len(value)}"
     return type(value).__name__

@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError, format_name
 from ..modeling.architectures import closest
 from .layouts import LAYOUTS, Renames, covers, renamed
 
@@ -131,7 +131,7 @@ class Place:
 
     @property
     def shown(self) -> str:
-        return f"'{shown(self.label, limit=300)}'"
+        return f"'{format_name(self.label, limit=300)}'"
 
 
 def places(content: dict) -> list[Place]:
@@ -206,10 +206,10 @@ def format_tree(content: dict) -> str:
 def _top(content: dict, limit: int = 6) -> list[str]:
     entries = []
     for key, value in content.items():
-        name = shown(format_key(key))
+        name = format_name(format_key(key))
         if type(value) is dict and value:
             inside = dict.fromkeys(format_key(inner).split(".")[0] for inner in value)
-            parts = [shown(part) for part in list(inside)[:3]] + ["..."] * (len(inside) > 3)
+            parts = [format_name(part) for part in list(inside)[:3]] + ["..."] * (len(inside) > 3)
             name = f"{name} ({len(value)} of {', '.join(parts)})"
         entries.append(name)
         if len(entries) == limit and len(content) > limit:

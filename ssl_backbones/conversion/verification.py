@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError, format_name
 from ..hashing import sha256_of
 from ..modeling.architectures import detectron2_name
 from .extraction import Loaded, load_backbone
@@ -119,7 +119,7 @@ def _check_architecture(loaded: Loaded, recorded: Mapping[str, object]) -> None:
     stated = recorded.get("architecture")
     found = asdict(loaded.backbone.architecture)
     if isinstance(stated, dict) and stated != found:
-        stated_name = shown(str(stated.get("name")))
+        stated_name = format_name(str(stated.get("name")))
         raise InputError(
             f"holds a {found['name']}, but its provenance says {stated_name}: it was altered after its "
             "conversion; convert the source again"

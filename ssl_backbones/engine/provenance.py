@@ -10,7 +10,7 @@ from detectron2.modeling.backbone import ResNet
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..conversion.reading import provenance_of, read_checkpoint
-from ..errors import InputError, shown
+from ..errors import InputError, format_name
 from ..lazy import target_of
 from ..modeling.architectures import WIDTHS, config_line
 from ..modeling.resnet import build_resnet
@@ -48,7 +48,7 @@ def check_provenance(provenance: Mapping[str, Any], cfg: DictConfig) -> None:
     Raises:
         InputError: naming both sides of the disagreement.
     """
-    source = shown(str(provenance.get("source", "the checkpoint")))
+    source = format_name(str(provenance.get("source", "the checkpoint")))
     trained = provenance.get("input") or {}
     resnet = resnet_key(cfg)
     block = f"{resnet}.stages" if OmegaConf.select(cfg, f"{resnet}.stages") else resnet

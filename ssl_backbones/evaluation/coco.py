@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from detectron2.config import instantiate
+from detectron2.config import CfgNode, get_cfg, instantiate
 from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig
 from torch import nn
@@ -25,7 +26,6 @@ from ..errors import InputError
 from ..fast.evaluation.coco_evaluator import FastCOCOEvaluator
 from ..fast.evaluation.roi_masks import WithRoiMasks, has_usual_postprocessing
 from ..lazy import target_of
-from .augmentation import with_augmentation
 from .metrics import flatten, write_classes, write_metrics
 from .test_set import OfImages, TestSet, can_choose_images, evenly_spread
 
@@ -132,7 +132,7 @@ def evaluate(
     detector = _prepared(detector, evaluator)
     evaluator = evaluator if ids is None else OfImages(evaluator, ids)
     results = inference_on_dataset(detector, loader, evaluator)
-    facts["test_time_augmentation"] = _in_words(tta)
+    facts["test_time_augmentation"] = _format_tta(tta)
     _report(results, output_dir, _name(dataloader_cfg), facts)
     return results
 
@@ -242,7 +242,7 @@ def _report(
     write_metrics(tasks, os.path.join(output_dir, "metrics.json"), dataset, facts)
 
 
-def _in_words(tta: Mapping[str, Any] | None) -> str:
+def _format_tta(tta: Mapping[str, Any] | None) -> str:
     if tta is None:
         return "none"
     sizes = ", ".join(map(str, tta["min_sizes"]))
@@ -255,3 +255,50 @@ def _name(dataloader_cfg: DictConfig) -> str:
     dataset = dataloader_cfg.test.get("dataset")
     names = dataset.get("names", "") if isinstance(dataset, DictConfig) else ""
     return names if isinstance(names, str) else ",".join(names)
+
+
+def with_augmentation(model: nn.Module, tta: Mapping[str, Any]) -> GeneralizedRCNNWithTTA:
+    """`model` on every scale, plain and flipped: boxes merged by NMS, masks averaged.
+
+    As in Detectron2's own tools, the scales start from the image that the test mapper hands over.
+
+    Args:
+        model: a Mask R-CNN, Faster R-CNN or Cascade R-CNN.
+        tta: `min_sizes` (shorter side in pixels), `max_size` (longer side at most), `flip`.
+
+    Raises:
+        InputError: Detectron2 has no augmentation for such a model.
+    """
+    reason = _unsupported(model)
+    if reason:
+        raise InputError(
+            f"test-time augmentation is for boxes and masks of GeneralizedRCNN, and {reason}: set "
+            "train.tta.enabled=False"
+        )
+    augmented = GeneralizedRCNNWithTTA(_node(model, tta), model)
+    return augmented.train(model.training)
+
+
+def _unsupported(model: nn.Module) -> str:
+    if not isinstance(model, GeneralizedRCNN):
+        return f"this model is a {type(model).__name__}"
+    if model.proposal_generator is None:
+        return "this model takes proposals from a file"
+    return "this one finds keypoints" if getattr(model.roi_heads, "keypoint_on", False) else ""
+
+
+def _node(model: GeneralizedRCNN, tta: Mapping[str, Any]) -> CfgNode:
+    """The part of Detectron2's yaml config that its classes for augmentation read."""
+    heads = model.roi_heads
+    # A cascade has a predictor a stage; the last one decides.
+    predictor = heads.box_predictor
+    predictor = predictor[-1] if isinstance(predictor, nn.ModuleList) else predictor
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON = bool(getattr(heads, "mask_on", False))
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = int(heads.num_classes)
+    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = float(predictor.test_nms_thresh)
+    cfg.TEST.DETECTIONS_PER_IMAGE = int(predictor.test_topk_per_image)
+    cfg.TEST.AUG.MIN_SIZES = tuple(tta["min_sizes"])
+    cfg.TEST.AUG.MAX_SIZE = int(tta["max_size"])
+    cfg.TEST.AUG.FLIP = bool(tta["flip"])
+    return cfg

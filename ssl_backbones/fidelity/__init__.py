@@ -3,7 +3,6 @@
 The configs are held to them by tests/configs.
 """
 
-from .markdown_table import insert, table
-from .rows import Fidelity, Row, read
+from .rows import Fidelity, Row, insert, read, table
 
 __all__ = ["Fidelity", "Row", "insert", "read", "table"]

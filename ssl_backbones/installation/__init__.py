@@ -14,9 +14,8 @@ from pathlib import Path
 
 from ..errors import InputError, InstallationError
 from .installed import InstalledDetectron2, find_detectron2
-from .pip import run_pip
 from .ports import port
-from .sources import Source, fetch_pinned, read_location
+from .sources import Source, fetch_pinned, read_location, run_pip
 from .wheel import write_wheel
 
 __all__ = ["InstallationError", "build_wheel", "install"]

@@ -159,7 +159,7 @@ def _cell(done: list[Mapping[str, Any]], metric: str) -> Spread:
 def _here(evaluation: Evaluation, protocol: Protocol, metric: str) -> str:
     done = _done(evaluation, protocol)
     mark = "*" if any(result["differs"] for result in done) else ""
-    return f"{_cell(done, metric).shown(1)}{mark}"
+    return f"{_cell(done, metric).format(1)}{mark}"
 
 
 def _number(protocol: Protocol, metric: str, pretraining: str, sources: Mapping[str, int]) -> str:

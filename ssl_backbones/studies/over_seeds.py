@@ -51,7 +51,7 @@ class Spread:
         half = stdtrit(num - 1, (1 + level) / 2) * self.deviation / math.sqrt(num)
         return self.mean - half, self.mean + half
 
-    def shown(self, decimals: int) -> str:
+    def format(self, decimals: int) -> str:
         """Mean and deviation; "" without a value."""
         if not self.values:
             return ""

@@ -202,7 +202,7 @@ def _loadable(path: Path) -> str:
         raise InputError(f"no file at {path} to start from; give a checkpoint file, or {names}")
     if _is_for_detectron2(read_checkpoint(path).content):
         return str(path)
-    return str(_converted(path, sha256_of(path), Cache.from_environment()))
+    return str(_converted(path, Cache.from_environment()))
 
 
 def _is_for_detectron2(content: Any) -> bool:
@@ -222,23 +222,39 @@ def _is_for_detectron2(content: Any) -> bool:
     return "__author__" in content or any(f".{key}".endswith(".stem.conv1.weight") for key in model)
 
 
-def _converted(source: Path, sha256: str, cache: Cache, selfsup: str = "auto") -> Path:
-    """The converted copy of a raw file with this sha256: made with proof at the first call."""
+def _converted(
+    source: Path, cache: Cache, selfsup: str = "auto", sha256: str | None = None
+) -> Path:
+    """The converted copy of a raw file: made with proof at the first call.
+
+    Raises:
+        InputError: it cannot be converted, or was written to between its hashing and its conversion.
+    """
+    written = _last_written(source)
+    sha256 = sha256 or sha256_of(source)
 
     def convert_to(copy: Path) -> None:
         from ..conversion import convert
 
         convert(source, copy, selfsup=selfsup, force=True, sha256=sha256)
+        if _last_written(source) != written:
+            copy.unlink(missing_ok=True)
+            raise InputError(f"{source} changed while it was read: start again when it is complete")
         logger.info("converted %s to %s", source, copy)
 
     return cache.keep_converted(sha256, convert_to)
+
+
+def _last_written(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _fetch(row: NamedWeights, cache: Cache, force: bool) -> Path:
     """The converted copy of a named file, which is downloaded unless the original is here."""
     original, sha256 = _original(row, cache, force)
     try:
-        copy = _converted(original, sha256, cache, row.method)
+        copy = _converted(original, cache, row.method, sha256)
     except InputError as error:
         raise InputError(
             f"ssl://{row.name}: {error} (it came from {row.url}; delete {original} to download it "

@@ -10,8 +10,7 @@ from running import TINY
 
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.errors import InputError
-from ssl_backbones.evaluation.augmentation import with_augmentation
-from ssl_backbones.evaluation.coco import evaluate
+from ssl_backbones.evaluation.coco import evaluate, with_augmentation
 
 TTA = {"min_sizes": [48, 64], "max_size": 100, "flip": True}
 DETECTIONS = "coco_instances_results.json"

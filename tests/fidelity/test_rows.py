@@ -6,7 +6,7 @@ from fidelity_checking import ABSENT, check_fields, tree_of, value_of
 
 from ssl_backbones.errors import InputError
 from ssl_backbones.fidelity import insert, read, table
-from ssl_backbones.fidelity.markdown_table import BEGIN, END
+from ssl_backbones.fidelity.rows import BEGIN, END
 
 ROW = {"field": "learning rate", "keys": "optimizer.lr", "published": 0.02, "source": "paper:3"}
 CONTENT = {

@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from ssl_backbones.errors import InputError
-from ssl_backbones.studies.budget_curves import draw_budget_curves
-from ssl_backbones.studies.initializations import Result
+from ssl_backbones.studies.initializations import Result, draw_budget_curves
 
 
 def result(arm, budget, seed, ap, protocol="finetuned"):

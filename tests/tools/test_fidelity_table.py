@@ -3,7 +3,7 @@
 import pytest
 
 from ssl_backbones.fidelity import read, table
-from ssl_backbones.fidelity.markdown_table import BEGIN, END
+from ssl_backbones.fidelity.rows import BEGIN, END
 from tools import fidelity_table
 
 FILE = "projects/voc_c4/fidelity.yaml"

@@ -19,6 +19,7 @@ from ssl_backbones.engine.config import load_config
 from ssl_backbones.engine.launching.world import World
 from ssl_backbones.engine.settling import settle
 from ssl_backbones.errors import InputError
+from ssl_backbones.weights import resolution
 from ssl_backbones.weights.cache import Cache
 from ssl_backbones.weights.resolution import (
     NAMED_WEIGHTS,
@@ -273,6 +274,24 @@ def test_a_raw_file_is_converted_once(moco_file, filled_cache, tmp_path):
     made = copies[0].stat().st_ino
     assert [resolve(str(moco_file)), resolve(str(other))] == [str(copies[0])] * 2
     assert copies[0].stat().st_ino == made and len(copies) == 1
+
+
+def test_a_file_that_is_replaced_between_its_hash_and_its_conversion_is_not_kept(
+    moco_file, cache, tmp_path, monkeypatch
+):
+    """As by a pretraining that still saves: its next file would stand in the cache under this one's hash."""
+    path, other = tmp_path / "last.pth", tmp_path / "next.pth"
+    path.write_bytes(moco_file.read_bytes())
+    torch.save({**torch.load(moco_file, weights_only=True), "epoch": 201}, other)
+
+    def hash_then_replace(path):
+        digest = hashing.sha256_of(path)
+        other.replace(path)
+        return digest
+
+    monkeypatch.setattr(resolution, "sha256_of", hash_then_replace)
+    assert "changed while it was read" in refusal(resolve, str(path))
+    assert not list(cache.folder.glob("converted/*.pkl"))
 
 
 def test_a_start_reads_a_raw_file_through_once(moco_file, cache, digits, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...errors import shown
+from ...errors import format_name
 from . import MAX_ELEMENTS, Refused, flat_array, itemsize
 
 # About 20 times what a ResNet-152 with two networks needs. The format itself allows 100 MB, which a
@@ -83,17 +83,19 @@ def _without_repetition(pairs: list[tuple[str, object]]) -> dict:
 def _place(name: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:
     """numpy's name of the data type, shape, and where the bytes begin and end."""
     if type(entry) is not dict or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise _damaged(f"the entry of {shown(name)}")
+        raise _damaged(f"the entry of {format_name(name)}")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if type(code) is not str or code not in _DTYPES:
-        raise Refused(f"holds {shown(name)} of the data type {shown(str(code))}, which is not read")
+        raise Refused(
+            f"holds {format_name(name)} of the data type {format_name(str(code))}, which is not read"
+        )
     numbers = [*shape, *offsets] if type(shape) is type(offsets) is list else [None]
     if not all(type(n) is int and 0 <= n <= MAX_ELEMENTS for n in numbers) or len(offsets) != 2:
-        raise _damaged(f"the entry of {shown(name)}")
+        raise _damaged(f"the entry of {format_name(name)}")
     begin, end = offsets
     impossible = math.prod(n or 1 for n in shape) > MAX_ELEMENTS
     if impossible or math.prod(shape) * itemsize(_DTYPES[code]) != end - begin:
-        raise _damaged(f"the shape of {shown(name)} does not fit its bytes")
+        raise _damaged(f"the shape of {format_name(name)} does not fit its bytes")
     return _DTYPES[code], tuple(shape), begin, end
 
 
@@ -102,7 +104,9 @@ def _check_places(places: Mapping[str, tuple], size: int) -> None:
     position = 0
     for name, (*_, begin, end) in sorted(places.items(), key=lambda item: item[1][2:]):
         if begin != position:
-            raise _damaged(f"{shown(name)} overlaps another tensor or leaves a hole before it")
+            raise _damaged(
+                f"{format_name(name)} overlaps another tensor or leaves a hole before it"
+            )
         position = end
     if position > size:
         raise Refused("claims more tensor data than it has: it is truncated; get it again")

@@ -15,7 +15,7 @@ import pickle
 import struct
 from collections.abc import Callable
 
-from ...errors import shown
+from ...errors import format_name
 from . import Refused
 from .allow_list import (
     ATTRIBUTE_LOOKUPS,
@@ -173,13 +173,13 @@ class Machine:
             self.foreign.add(text)
         elif module.split(".")[0] in JAX_PACKAGES:
             raise Refused(
-                f"is a pickle of JAX's time (it asks for {shown(text)}), as BYOL and DetCon publish, "
+                f"is a pickle of JAX's time (it asks for {format_name(text)}), as BYOL and DetCon publish, "
                 "which only its own code can build: nothing of it was run; load it where it was "
                 "made, and save its arrays as a PyTorch state_dict()"
             )
         elif not is_known(text):
             raise Refused(
-                f"asks for {shown(text)}, which a checkpoint of tensors does not need: nothing of "
+                f"asks for {format_name(text)}, which a checkpoint of tensors does not need: nothing of "
                 "it was run; if you trust its authors, load it where it was made and save only its "
                 "state_dict() with torch.save"
             )

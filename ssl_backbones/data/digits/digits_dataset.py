@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...files import write_folder
-from .digit_scenes import SPLITS, Scene, check_size, make_scene
-from .polygons import coco_annotations
+from .digit_scenes import SPLITS, Scene, check_size, coco_annotations, make_scene
 
 FORMAT_VERSION = 1  # of the scenes: raise it when the same seed gives other scenes
 

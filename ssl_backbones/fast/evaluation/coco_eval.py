@@ -18,8 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
 from ..acceleration import numba_or_none, optional
-from .detections import Detections, Irregular, Strings
-from .run_lengths import first_damaged
+from .detections import Detections, Irregular, Strings, first_damaged
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from ...errors import InputError
-from ...fast.evaluation.detections import Strings
-from ...fast.evaluation.run_lengths import MOST_PIXELS, first_damaged
+from ...fast.evaluation.detections import MOST_PIXELS, Strings, first_damaged
 
 
 def check_results(truth: COCO, results: Sequence[Mapping[str, Any]], task: str) -> None:

@@ -50,7 +50,7 @@ def verdicts(
     return found
 
 
-def in_words(verdict: Verdict) -> str:
+def format_verdict(verdict: Verdict) -> str:
     """How a run compares with the first, or why it does not."""
     if verdict.word in (*COMPARED, REFERENCE, TOO_FEW_IMAGES, TOO_FEW_RESAMPLES):
         return verdict.word

@@ -12,7 +12,7 @@ from ...evaluation.metrics import metric_name
 from ...files import write_atomically
 from ...tables import Table
 from ..analysis.findings import ERROR_TYPES, STATISTICS
-from ..comparing.verdicts import in_words
+from ..comparing.verdicts import format_verdict
 from ..content import TASKS, Report, RunContent, Verdict
 from ..wording import encodable, percent, signed, signed_span, span
 
@@ -84,7 +84,7 @@ def _columns(verdict: Verdict) -> dict[str, Any]:
         "difference low": difference and difference.low,
         "difference high": difference and difference.high,
         "share higher": verdict.share_higher,
-        "is": in_words(verdict),
+        "is": format_verdict(verdict),
         "published": verdict.published,
         "published note": verdict.published_note,
     }
@@ -135,7 +135,7 @@ def _verdicts(report: Report) -> Table:
                 span(verdict.interval),
             ]
             if compared:
-                row += [_difference(verdict), in_words(verdict)]
+                row += [_difference(verdict), format_verdict(verdict)]
             rows.append(_cells([*row, _published(verdict)]))
     columns = ["run", "metric", "AP", "95 % interval"]
     columns += [f"difference to {reference}", "is"] if compared else []

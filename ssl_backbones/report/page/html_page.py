@@ -15,7 +15,7 @@ from ... import __version__
 from ...evaluation.metrics import metric_name
 from ..analysis.bootstrap import METRICS
 from ..analysis.findings import ERROR_TYPES, STATISTICS, Interval
-from ..comparing.verdicts import COMPARED, HIGHER, LOWER, TIE, in_words
+from ..comparing.verdicts import COMPARED, HIGHER, LOWER, TIE, format_verdict
 from ..content import TASKS, Report, RunContent, Verdict
 from ..wording import encodable, percent, signed, signed_span, span
 from . import galleries, plots
@@ -82,7 +82,7 @@ def _environment() -> Environment:
         "signed": signed,
         "span": span,
         "signed_span": signed_span,
-        "in_words": in_words,
+        "format_verdict": format_verdict,
         "metric": metric_name,
         "told": told,
         "value": tables.format_value,

@@ -107,8 +107,7 @@ def published_fields(recipe: Recipe, record: Mapping[str, Any]) -> list[Publishe
     Args:
         record: the run's run.json.
     """
-    from ...fidelity.markdown_table import shown
-    from ...fidelity.rows import BUILT
+    from ...fidelity.rows import BUILT, format_value
 
     here = {**record["recipe"], "weights": _started(record)}
     found = []
@@ -116,19 +115,22 @@ def published_fields(recipe: Recipe, record: Mapping[str, Any]) -> list[Publishe
         # Options that only this project's trainer has are in no published recipe.
         if row.keys and not row.keys[0].startswith(BUILT) and row.source != "trainer":
             values = (value_of(here, key) for key in row.keys)
-            words = dict.fromkeys(_AS_STOCK if v is ABSENT else shown(v) for v in values)
-            published = row.wording or shown(row.published)
+            words = dict.fromkeys(_AS_STOCK if v is ABSENT else format_value(v) for v in values)
+            published = row.wording or format_value(row.published)
             found.append(PublishedField(row.field, published, "; ".join(words), row.keys))
     return found
 
 
 def recipe_differences(recipe: Recipe) -> list[RecipeDifference]:
     """In what the packaged config, run on Detectron2, is not the published recipe."""
-    from ...fidelity.markdown_table import shown
+    from ...fidelity.rows import format_value
 
     return [
         RecipeDifference(
-            row.field, row.wording or shown(row.published), shown(row.ours), row.reason
+            row.field,
+            row.wording or format_value(row.published),
+            format_value(row.ours),
+            row.reason,
         )
         for row in _rows(recipe.name)
         if row.differs

@@ -133,7 +133,7 @@ def draw_training_images(
     return counts
 
 
-def in_words(cfg: DictConfig, counts: Counts) -> list[tuple[str, str]]:
+def setting_rows(cfg: DictConfig, counts: Counts) -> list[tuple[str, str]]:
     """What was fed, a row each: counts, and who says what about the order and scale of the channels."""
     formats = {
         name: OmegaConf.select(cfg, key)

@@ -13,14 +13,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssl_backbones.data.annotations.checking import check_annotations
-from ssl_backbones.data.digits.coco_miniature import (
+from ssl_backbones.data.digits.digit_scenes import CELLS
+from ssl_backbones.data.digits.miniatures import (
     HIDDEN,
-    NAMES,
+    KEYPOINT_NAMES,
     NOT_LABELLED,
     VISIBLE,
     keypoints,
 )
-from ssl_backbones.data.digits.digit_scenes import CELLS
 from ssl_backbones.fast.annotations.packed_dataset import packed_detection_dataset
 
 SPLITS = {"train": ("train2017", 6, 12), "test": ("val2017", 7, 6)}
@@ -153,11 +153,11 @@ def rectangle(left, top, right, bottom):
 
 
 def points(values):
-    return dict(zip(NAMES, np.reshape(values, (-1, 3)).tolist(), strict=True))
+    return dict(zip(KEYPOINT_NAMES, np.reshape(values, (-1, 3)).tolist(), strict=True))
 
 
 def test_key_points_have_cocos_names():
-    assert COCO_PERSON_KEYPOINT_NAMES == NAMES
+    assert COCO_PERSON_KEYPOINT_NAMES == KEYPOINT_NAMES
 
 
 def test_points_of_a_bar():
@@ -197,7 +197,7 @@ def test_a_mirrored_digit_has_left_and_right_exchanged_as_detectron2_does(
     width = scene.image.shape[1]
     found = points(keypoints(masks[0], masks[1:]))
     mirrored = points(keypoints(masks[0][:, ::-1], [mask[:, ::-1] for mask in masks[1:]]))
-    for name in NAMES[1:]:
+    for name in KEYPOINT_NAMES[1:]:
         x, y, visibility = found[name]
         expected = [width - 1 - x, y, visibility] if visibility else [0, 0, 0]
         assert mirrored[flip[name]] == expected

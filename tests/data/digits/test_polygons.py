@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from ssl_backbones.data.digits.polygons import mask_to_polygons
+from ssl_backbones.data.digits.digit_scenes import mask_to_polygons
 
 
 def rasterise(polygons, height, width):

@@ -13,10 +13,14 @@ from pycocotools import mask as mask_util
 from pycocotools.cocoeval import COCOeval
 
 from ssl_backbones.fast.evaluation import coco_eval as fast_coco_eval
-from ssl_backbones.fast.evaluation import run_lengths
+from ssl_backbones.fast.evaluation import detections as run_lengths
 from ssl_backbones.fast.evaluation.coco_eval import FastCOCOeval
-from ssl_backbones.fast.evaluation.detections import Detections, Irregular, concatenate
-from ssl_backbones.fast.evaluation.run_lengths import first_damaged
+from ssl_backbones.fast.evaluation.detections import (
+    Detections,
+    Irregular,
+    concatenate,
+    first_damaged,
+)
 
 FEW = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
-from ssl_backbones.fast.evaluation import run_lengths as module
-from ssl_backbones.fast.evaluation.detections import Strings
-from ssl_backbones.fast.evaluation.run_lengths import MOST_PIXELS, first_damaged
+from ssl_backbones.fast.evaluation import detections as module
+from ssl_backbones.fast.evaluation.detections import MOST_PIXELS, Strings, first_damaged
 
 FEW = settings(max_examples=60, deadline=None)
 RUNS = st.lists(st.integers(-(2**33), 2**33) | st.integers(-3, 40), min_size=1, max_size=9)

@@ -4,7 +4,7 @@ import pytest
 
 from ssl_backbones.report.analysis.bootstrap import Resampled
 from ssl_backbones.report.analysis.findings import Interval
-from ssl_backbones.report.comparing.verdicts import in_words, verdicts
+from ssl_backbones.report.comparing.verdicts import format_verdict, verdicts
 from ssl_backbones.report.content import Deviation, RunContent
 
 VALUE = Interval(50, 48, 52)
@@ -36,7 +36,7 @@ def verdict(difference, reasons=COMPARED, enough=ENOUGH, **run):
 def test_a_difference_is_shown_where_the_interval_is_on_one_side_of_0(difference, word):
     found = verdict(difference)
     assert (found.value, found.interval, found.difference) == (50, VALUE, difference)
-    assert found.word == in_words(found) == word
+    assert found.word == format_verdict(found) == word
 
 
 @pytest.mark.parametrize("difference", [Interval(2, 1, 3), Interval(-2, -3, -1), Interval(0, 0, 0)])
@@ -50,7 +50,7 @@ def test_a_difference_is_shown_where_the_interval_is_on_one_side_of_0(difference
 )
 def test_of_too_little_nothing_is_said_but_the_interval(difference, enough, word):
     found = verdict(difference, enough=enough)
-    assert found.word == in_words(found) == word
+    assert found.word == format_verdict(found) == word
     assert (found.interval, found.difference) == (VALUE, difference)
     assert verdict(None, enough=enough).word == "the reference"
 
@@ -59,7 +59,7 @@ def test_what_is_not_compared_has_no_difference():
     found = verdict(Interval(9, 8, 10), {"bbox": "other test images", "segm": ""})
     assert (found.difference, found.share_higher) == (None, None)
     assert found.interval == VALUE
-    assert in_words(found) == "not compared: other test images"
+    assert format_verdict(found) == "not compared: other test images"
 
 
 def test_without_objects_there_is_nothing_to_compare():
@@ -67,7 +67,7 @@ def test_without_objects_there_is_nothing_to_compare():
     run = RunContent("run", "run", metrics={"bbox/AP": None})
     found = verdicts(run, nothing, COMPARED, **ENOUGH)["bbox/AP"]
     assert (found.value, found.interval) == (None, None)
-    assert in_words(found) == "not compared: no objects to find"
+    assert format_verdict(found) == "not compared: no objects to find"
 
 
 def test_of_a_metric_that_the_run_has_not_nothing_is_said():

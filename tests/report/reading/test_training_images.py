@@ -14,7 +14,7 @@ from PIL import Image
 from ssl_backbones.drawing.mapped_images import draw_mapped_image
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.errors import InputError
-from ssl_backbones.report.reading.training_images import draw_training_images, in_words
+from ssl_backbones.report.reading.training_images import draw_training_images, setting_rows
 from ssl_backbones.seeding import seed_everything
 
 TINY = str(Path(__file__).parents[2] / "tiny.py")
@@ -63,7 +63,7 @@ def red(tmp_path):
 def browse(folder, overrides, num_images=8):
     cfg = load_config(TINY, overrides)
     counts = draw_training_images(cfg, folder, num_images=num_images)
-    return dict(in_words(cfg, counts)), sorted(path.name for path in folder.glob("0*.png"))
+    return dict(setting_rows(cfg, counts)), sorted(path.name for path in folder.glob("0*.png"))
 
 
 def corner(path):
