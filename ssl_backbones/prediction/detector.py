@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -111,7 +111,7 @@ class Summary(NamedTuple):
 
 def predict(
     detector: Detector,
-    sources: Iterable[Source],
+    sources: Sequence[Source],
     results: Results,
     *,
     threshold: float,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,9 @@ import numpy as np
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
-from ..data.images import Mapper, UnusableImageError, load
+from ..data.images import Mapper, UnusableImageError, load, pages_note
+
+logger = logging.getLogger(__name__)
 
 
 class Item(NamedTuple):
@@ -32,14 +35,17 @@ class Item(NamedTuple):
 
 
 def read(
-    sources: Iterable[Source], mapper: Mapper, on_fault: Callable[[str], None]
+    sources: Sequence[Source], mapper: Mapper, on_fault: Callable[[str], None]
 ) -> Iterator[Item]:
-    """Yield every image and frame that can be read.
+    """Yield every image and frame that can be read; of an image of many pages the first, which is logged.
 
     Args:
         mapper: prepares an image of Detectron2's dataset format, as in evaluation.
         on_fault: called with one line for each source that cannot be read.
     """
+    note = pages_note(source.path for source in sources if not source.is_video)
+    if note is not None:
+        logger.warning(note)
     for source in sources:
         try:
             if source.is_video:

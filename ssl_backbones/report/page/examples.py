@@ -148,7 +148,7 @@ def draw(report: Report, dataset: str, examples: Sequence[Example]) -> None:
                 )
                 picture.score, picture.errors = outcome.score, outcome.errors
                 example.pictures.append(picture)
-        except (OSError, ValueError, TypeError, LookupError) as error:
+        except (OSError, ValueError, TypeError, LookupError, MemoryError) as error:
             example.pictures, example.absent = [], []
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             example.problem = f"{source.files[example.image_id]} cannot be drawn: {reason}"
@@ -201,10 +201,13 @@ def _read(path: str) -> np.ndarray:
     from detectron2.data.detection_utils import read_image
     from PIL import Image
 
-    try:
-        return read_image(path, "RGB")
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from error
+    from ...data.images import large_images
+
+    with large_images():
+        try:
+            return read_image(path, "RGB")
+        except (Image.DecompressionBombError, MemoryError) as error:
+            raise ValueError(str(error) or "the memory that is free does not hold it") from error
 
 
 def _draw_truth(image: np.ndarray, example: Example, source: ImageSource) -> Picture:

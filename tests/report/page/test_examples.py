@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from small_report import SCRIPT, small_report
 
+from ssl_backbones.data import images
 from ssl_backbones.report.analysis.findings import ImageOutcome
 from ssl_backbones.report.page.examples import SIZES, Group, Picture, choose, draw, encode
 
@@ -117,6 +118,17 @@ def test_large_images_are_shrunk_with_their_objects(tmp_path):
     assert (columns.min(), columns.max(), rows.max()) == (100, 299, 399)
     # Its mask as well as its outline.
     assert changed[150:400, 100:300].mean() > 0.99
+
+
+def test_images_beyond_pillows_limit_are_drawn_where_memory_allows(tmp_path, monkeypatch):
+    report = small_report(tmp_path, num_runs=1, num_images=2, size=960)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400_000)
+    assert drawn(report)[2].pictures[0].pixels.shape == (480, 480, 3)
+    # There is room for one pixel less than the 921,600; Pillow's bound is an even number.
+    monkeypatch.setattr(images, "_free_memory", lambda: 14 * 921_599)
+    example = drawn(report)[2]
+    assert "(921600 pixels) exceeds limit of 921598 pixels" in example.problem
+    assert example.pictures == []
 
 
 @pytest.mark.parametrize(
