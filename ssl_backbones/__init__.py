@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,23 @@ def config_file(name: str) -> Path:
         shipped = ", ".join(sorted(file.stem for file in folder.glob("*.py")))
         raise InputError(f"no config named {name!r}: give a file, or one of {shipped}")
     return path
+
+
+def tool_command(tool: str) -> list[str]:
+    """The words that start one of our commands from any folder: a script beside the one that runs now.
+
+    Args:
+        tool: "train_net", "report" or another file of tools/, without its suffix.
+    """
+    running = Path(sys.argv[0]).absolute()
+    script = running.with_name(f"{tool}.py")
+    if running.suffix == ".py" and script.is_file():
+        return [sys.executable, str(script)]
+    installed = running.with_name(_SCRIPTS[tool])
+    return [str(installed)] if installed.is_file() else [f"tools/{tool}.py"]
+
+
+_SCRIPTS = {"train_net": "ssl-train", "report": "ssl-report", "browse_data": "ssl-browse"}
 
 
 def get_config(name: str) -> DictConfig:

@@ -37,7 +37,7 @@ def run_command(body: Callable[[], int | None]) -> int:
     try:
         return body() or 0
     except InputError as error:
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if error.name not in _EXTRAS:
@@ -61,6 +61,6 @@ def format_name(name: str, limit: int = 100) -> str:
     return f"{text}..." if len(name) > limit else text
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text on one line, in which nothing steers a terminal: a message may quote what a file holds."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))

@@ -70,7 +70,7 @@ def _annotation(draw, id_: int, image_ids: list[int], category_ids: list[int]) -
 
 def plain() -> dict:
     """Two images, one with a polygon and a crowd, one with a crowd alone, and one with nothing."""
-    box = {"bbox": [1, 2.5, 3, 4], "category_id": 7, "area": 2}
+    box = {"bbox": [0, 0.5, 3, 3.5], "category_id": 7, "area": 2}
     polygon = {**box, "iscrowd": 0, "segmentation": [[0, 0, 4, 0, 4, 4], [1.5, 1, 2, 1, 2, 2]]}
     crowd = {**box, "iscrowd": 1, "segmentation": {"counts": [3, 5, 4], "size": [4, 3]}}
     content = {

@@ -1,6 +1,8 @@
 """Files that the pages name and no command of them makes."""
 
+import json
 import pickle
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -50,3 +52,22 @@ def write_study(path: Path) -> None:
     ]
     path.parent.mkdir(parents=True)
     path.write_text("\n".join(["arm,protocol,budget,seed,status,bbox/AP,segm/AP", *rows]) + "\n")
+
+
+def write_own_data(digits: Path, folder: Path) -> None:
+    """The digits as a tool might export them: a JSON file for each split, in a form that is not COCO's own.
+
+    `iscrowd` is missing everywhere, `area` is null in every third annotation, ids are text, and a byte order
+    mark comes first.
+    """
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    for split, of_digits in (("train", "train"), ("val", "test")):
+        content = json.loads((digits / "annotations" / f"{of_digits}.json").read_text())
+        for category in content["categories"]:
+            category["name"] = names[int(category["name"])]
+        for index, annotation in enumerate(content["annotations"]):
+            del annotation["iscrowd"]
+            annotation["id"] = str(annotation["id"])
+            annotation["area"] = None if index % 3 == 0 else annotation["area"]
+        shutil.copytree(digits / of_digits, folder / split)
+        (folder / f"{split}.json").write_text(json.dumps(content), encoding="utf-8-sig")

@@ -190,6 +190,9 @@ def _run(flags: dict, words: list[str], environment: dict, fault, out: Path) -> 
         "eval_only": False,
         "dry_run": False,
         "slurm": None,
+        "data": None,
+        "classes": None,
+        "init": None,
     }
     status = run_command(lambda: run(Namespace(**{**given, **flags})))
     sys.stdout.flush()

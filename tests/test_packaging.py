@@ -17,6 +17,7 @@ from ssl_backbones.fidelity.protocols import protocols
 CHECKOUT = Path(__file__).parent.parent
 COMMANDS = [
     "ssl-browse",
+    "ssl-check-data",
     "ssl-compare-init",
     "ssl-convert",
     "ssl-evaluate",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from page_commands import commands, files, python_blocks, shows
-from page_files import write_dino, write_study, write_without_statistics
+from page_files import write_dino, write_own_data, write_study, write_without_statistics
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"
@@ -24,6 +24,14 @@ TEXT = "\n".join(
 COMMANDS = commands(TEXT)
 
 GPUS_TO_CPU = {"--num-gpus 8": "train.device=cpu"}
+# As of the fixture `small`, without what --data takes from the data.
+SMALL_OWN_DATA = (
+    "train.seed=1 train.log_period=1 dataloader.train.num_workers=0 dataloader.test.num_workers=0 "
+    "dataloader.train.mapper.augmentations.0.short_edge_length=64 "
+    "dataloader.train.mapper.augmentations.0.sample_style=choice "
+    "dataloader.test.mapper.augmentations.0.short_edge_length=64 "
+    "model.roi_heads.batch_size_per_image=16 model.proposal_generator.post_nms_topk=[50,20]"
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,12 @@ TABLE = {
         {"pip install 'ssl-backbones[fast]'": "python -m pip install '.[fast]'"},
         "--dry-run --no-deps --no-build-isolation -q",
     ),
+    "check_data.py": Sized(),
+    "--classes three,ten": Sized(),
+    "--data numerals": Sized(add=SMALL_OWN_DATA, trains=True),
+    "browse_data.py --config-file numerals_swav.py": Sized(),
+    "browse_data.py output/numerals": Sized(),
+    "predict.py --config-file output/numerals": Sized(),
     # Refused before anything else is looked at.
     "total_batch_size=4": Sized({"--num-gpus 2": "train.device=cpu"}),
     "model.input_format=BGR": Sized(GPUS_TO_CPU),
@@ -196,6 +210,7 @@ def workplace(tmp_path_factory, digits, moco_file, converted, whole):
     shutil.copytree(whole(1), folder / "output" / "quickstart" / "moco_digits")
     write_dino(folder / "dino_resnet50_full.pth")
     write_without_statistics(converted, folder / "from_a_script.pkl")
+    write_own_data(digits, folder / "numerals")
     write_study(folder / "output" / "transfer_study" / "cells.csv")
     for name, content in files(TEXT).items():
         (folder / name).write_text(content)

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_backbones import tool_command
 from ssl_backbones.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -62,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         metavar="FILE",
         help="a checkpoint of that run; every tensor of the model must come from it",
+    )
+    add(
+        "--data",
+        metavar="PATH",
+        help="data of your own, for the names and ids of the classes: as of train_net.py; the config.yaml of "
+        "a run knows its own",
     )
     add("--out", required=True, type=Path, metavar="DIR", help="where the results go")
     add(
@@ -122,13 +130,13 @@ def _check_numbers(args: argparse.Namespace) -> None:
 def _predict(args: argparse.Namespace, sources: list[Source]) -> Summary:
     from detectron2.utils.logger import setup_logger
 
-    from ssl_backbones.engine.config import load_config
+    from ssl_backbones.engine.config import data_overrides, load_config
     from ssl_backbones.prediction.detector import Detector, count_images, predict
     from ssl_backbones.prediction.output import Results, classes_of
     from ssl_backbones.progress import progress_bar
 
     setup_logger(name="ssl_backbones")
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, [*data_overrides(args.data), *args.opts])
     detector = Detector(cfg, args.weights, averaged=args.ema)
     classes = classes_of(cfg)
     with (
@@ -149,6 +157,8 @@ def _predict(args: argparse.Namespace, sources: list[Source]) -> Summary:
 
 def _closing_words(args: argparse.Namespace, summary: Summary) -> str:
     """What was found, where it is, and what to run next."""
+    from ssl_backbones.data.own_data import is_of_own_data
+    from ssl_backbones.engine.config import path_override
     from ssl_backbones.prediction import DETECTIONS, IMAGES, PICTURES
 
     lines = [
@@ -162,8 +172,14 @@ def _closing_words(args: argparse.Namespace, summary: Summary) -> str:
         lines.append(
             f"The surest detection scores {summary.highest_score:.3g}: give a lower --threshold"
         )
-    command = ["tools/train_net.py", "--config-file", args.config_file, "--eval-only", *args.opts]
-    command.append(f"train.init_checkpoint={args.weights}")
+    tool, config, weights, data = ["tools/train_net.py"], args.config_file, args.weights, []
+    if args.data or is_of_own_data(Path(config).parent):
+        # The data is found from any folder, and so is what is said to be run on it.
+        tool, weights = tool_command("train_net"), os.path.abspath(weights)
+        config = os.path.abspath(config) if os.path.isfile(config) else config
+        data = ["--data", os.path.abspath(args.data)] if args.data else []
+    command = [*tool, "--config-file", config, *data, "--eval-only", *args.opts]
+    command.append(path_override("train.init_checkpoint", weights))
     lines.append(f"Next, how good they are on the config's test set: {shlex.join(command)}")
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_backbones import tool_command
 from ssl_backbones.errors import InputError, run_command
 from ssl_backbones.report.wording import encodable
 
@@ -86,6 +88,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of the best, of the worst and of random test images (default 4); 0 for none",
     )
+    add(
+        "--data",
+        metavar="PATH",
+        help="where data of your own lies now, if it has moved since the runs",
+    )
     add("--annotations", type=Path, metavar="FILE", help="COCO JSON of the test set")
     add("--images", type=Path, metavar="DIR", help="the test set's images")
     add("--no-run-files", action="store_true", help="write nothing into the folders of the runs")
@@ -106,6 +113,13 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
 
     if not args.pictures_only:
         import jinja2  # noqa: F401
+
+    if args.data:
+        from ssl_backbones.data.folders import find_splits
+        from ssl_backbones.data.own_data import split_for
+
+        found = find_splits(args.data)
+        args.annotations, args.images = found.splits[split_for(found, "test", args.data)]
 
     from ssl_backbones.report.comparing.building import build
     from ssl_backbones.report.page.exports import format_csv, format_markdown
@@ -177,6 +191,8 @@ def _why_not(path: Path) -> str:
 def _check(args: argparse.Namespace, out: Path) -> None:
     if args.num_pictures < 0:
         raise InputError(f"--num-pictures {args.num_pictures}: give 0 or more")
+    if args.data and args.annotations:
+        raise InputError("--data stands for --annotations and --images: give one or the other")
     if (args.images is None) != (args.annotations is None):
         raise InputError("--annotations and --images belong together: give both")
     if args.pictures_only and (args.out or args.markdown or args.csv or args.no_run_files):
@@ -243,7 +259,12 @@ def _verdict(report: Report) -> list[str]:
 def _next(args: argparse.Namespace, report: Report) -> list[str]:
     """What to run next; nothing where no command would tell more."""
     if len(args.runs) == 1:
-        command = shlex.join([COMMAND, str(args.runs[0]), "OTHER_RUN"])
+        from ssl_backbones.data.own_data import is_of_own_data
+
+        words, run = [COMMAND], str(args.runs[0])
+        if is_of_own_data(run):
+            words, run = tool_command("report"), os.path.abspath(run)
+        command = shlex.join([*words, run, "OTHER_RUN"])
         return [f"Next, is another run better: {command}"]
     recorded = [content.folder for content in report.runs if content.record]
     if len(recorded) < 2:

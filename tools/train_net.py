@@ -10,6 +10,8 @@ from ssl_backbones.errors import run_command
 
 EXAMPLES = """
 examples:
+  train on data of your own, a folder with COCO files, from your own pretraining:
+    tools/train_net.py --data ~/shapes --init my_moco.pth.tar train.max_iter=3000
   train on 8 GPUs:
     tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8
   the same from your own pretraining:
@@ -48,7 +50,19 @@ def parser() -> argparse.ArgumentParser:
         "--config-file",
         default="",
         metavar="FILE",
-        help="a LazyConfig, or the name of a shipped one",
+        help="a LazyConfig, or the name of a shipped one (with --data: moco_1x unless another is named)",
+    )
+    add(
+        "--data",
+        metavar="PATH",
+        help="data of your own: a folder with COCO files, one such file, or a data.yaml; in place of the "
+        "config's datasets",
+    )
+    add("--classes", metavar="A,B", help="which classes of --data to keep, in this order")
+    add(
+        "--init",
+        metavar="FILE",
+        help="what the backbone starts from: a self-supervised checkpoint, a converted one or ssl://NAME",
     )
     add(
         "--resume", action="store_true", help="go on from the newest checkpoint in train.output_dir"

@@ -1,6 +1,11 @@
 """Every `train.*` option of tools/train_net.py, once, with what it means."""
 
 train = dict(
+    # Data of your own: a folder with COCO files, one such file, or a data.yaml (docs/your_own_data.md). It
+    # takes the place of the config's datasets, its number of classes and, without masks, of its mask head.
+    data="",
+    # Which of its classes to keep, in this order (--classes a,b); None for all.
+    classes=None,
     # Run folder: config.yaml, log.txt, metrics.json, checkpoints, inference/.
     output_dir="./output",
     # A converted .pkl, a raw MoCo or SwAV file (converted on the way), ssl://NAME, or a Detectron2

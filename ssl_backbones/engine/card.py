@@ -6,10 +6,13 @@ import logging
 import os
 from typing import Any
 
+from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 from torch import nn
 
+from ..data.preparing import dataset_names, learns_masks
+from ..lazy import stock_name
 from ..modeling.freezing import count_parameters, norms, parts
 from .settling import Setting
 
@@ -62,7 +65,11 @@ def _schedule_rows(setting: Setting) -> list[tuple[str, str]]:
         ("learning rate", learning_rate),
         ("schedule", f"{cfg.train.max_iter:,} iterations, steps at {steps}, warm-up of "
                      f"{cfg.train.get('warmup_iters')}"),
+        *([("data", cfg.train.data)] if cfg.train.data else []),
         ("images", _images(cfg)),
+        ("classes", _classes(cfg)),
+        *[("objects", words) for words in [_objects(cfg)] if words],
+        ("evaluated by", _evaluator(cfg)),
         ("run folder", os.path.abspath(cfg.train.output_dir)),
     ]  # fmt: skip
 
@@ -74,6 +81,40 @@ def _images(cfg: DictConfig) -> str:
     both = _names(trained) & _names(tested)
     remark = f"; AP says how well {', '.join(sorted(both))} was learnt" if both else ""
     return f"{trained}, tested on {tested}{remark}"
+
+
+def _classes(cfg: DictConfig) -> str:
+    """Of the training data, or the first of several."""
+    name = next(iter(dataset_names(cfg, "train")), None)
+    known = name is not None and name in MetadataCatalog.list()
+    classes = (known and MetadataCatalog.get(name).get("thing_classes")) or ()
+    if not classes:
+        return "not known: the data does not say"
+    return f"{len(classes)}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
+
+
+def _objects(cfg: DictConfig) -> str:
+    """Of the training data, where it is in COCO's format: how many, and what masks they have."""
+    known = [MetadataCatalog.get(name).get("counts") for name in dataset_names(cfg, "train")]
+    if not known or None in known:
+        return ""
+    total = {key: sum(counts[key] for counts in known) for key in ("objects", "images", "crowds")}
+    masks = sum(counts["with_masks"] for counts in known)
+    runs = sum(counts["run_lengths"] for counts in known)
+    form = OmegaConf.select(cfg, "dataloader.train.mapper.instance_mask_format") or "polygon"
+    of_masks = "masks in run lengths" if runs == masks else "masks" if runs else "polygons"
+    words = f"{total['objects']:,} in {total['images']:,} images, and {total['crowds']:,} crowds"
+    learnt = f"learnt as {form}s" if learns_masks(cfg) else "not learnt"
+    return f"{words}; {masks:,} with {of_masks}, {learnt}" if masks else f"{words}; no masks"
+
+
+def _evaluator(cfg: DictConfig) -> str:
+    evaluator = cfg.dataloader.evaluator
+    if not isinstance(evaluator, DictConfig):
+        return f"{len(evaluator)} evaluators"
+    tasks = evaluator.get("tasks")
+    name = stock_name(evaluator.get("_target_")).rpartition(".")[2]
+    return f"{name}, {', '.join(tasks)}" if tasks else name
 
 
 def _names(given: Any) -> set[str]:

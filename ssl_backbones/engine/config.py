@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ import ssl_backbones
 
 from ..errors import InputError
 from ..lazy import target_of
+
+DEFAULT_CONFIG = "moco_1x"
+"""The recipe of --data where none is named."""
 
 
 def load_config(file: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -41,7 +46,67 @@ def load_config(file: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise InputError(f"config {file} does not load: {type(error).__name__}: {error}") from error
     _fill_train_options(cfg, file)
     apply_overrides(cfg, overrides)
+    _find_data(cfg, Path(path).parent, given_keys(overrides))
     return cfg
+
+
+def _find_data(cfg: DictConfig, folder: Path, given: set[str]) -> None:
+    """Register the data that `cfg` names by paths, and that of the run whose config it is."""
+    from ..data.own_data import RECORD, name_own_data, register_recorded
+    from ..data.preparing import prepare
+
+    is_recorded = (folder / RECORD).is_file()
+    if is_recorded:
+        register_recorded(folder)
+    if is_recorded and not given & {"train.data", "train.classes"}:
+        # All that follows from the data stands in the config already.
+        return
+    if name_own_data(cfg, given):
+        prepare(cfg, given=given)
+
+
+def given_keys(overrides: Sequence[str]) -> set[str]:
+    """The keys of "key=value" strings."""
+    return {text.partition("=")[0] for text in overrides}
+
+
+def data_overrides(
+    data: str | None, classes: str | None = None, init: str | None = None
+) -> list[str]:
+    """What --data, --classes (a,b) and --init say, as overrides: for the front of the others."""
+    words = []
+    if data:
+        words.append(f"train.data={_quoted(os.path.abspath(os.path.expanduser(data)))}")
+    if classes:
+        words.append(
+            f"train.classes=[{','.join(_quoted(one.strip()) for one in classes.split(','))}]"
+        )
+    if init:
+        words.append(f"train.init_checkpoint={_quoted(init)}")
+    return words
+
+
+def path_override(key: str, path: str) -> str:
+    """The override that sets a key to a path: as a user would write it where that is read as the path."""
+    plain = f"{key}={path}"
+    try:
+        value = OverridesParser.create().parse_overrides([plain])[0].value()
+    except HydraException:
+        value = None
+    return plain if value == path else f"{key}={_quoted(path)}"
+
+
+def _quoted(text: str) -> str:
+    """A text in the grammar of overrides, whatever is in it.
+
+    Raises:
+        InputError: it would be read as a reference to another value.
+    """
+    if "${" in text:
+        raise InputError(f"{text}: '${{' begins a reference to another value in configs; rename it")
+    # Backslashes stand for themselves but before a quote or at the end.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
+    return f"'{escaped}'"
 
 
 def _fill_train_options(cfg: DictConfig, file: str) -> None:

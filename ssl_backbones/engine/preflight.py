@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +25,10 @@ import ssl_backbones.data  # noqa: F401  registers the embedded datasets
 
 from ..data.annotations.checking import check_annotations
 from ..data.annotations.splits import check_splits
+from ..data.own_data import trained_categories
+from ..data.preparing import dataset_names, learns_masks, prepare
 from ..errors import InputError
+from ..fast.annotations.packed_dataset import is_registered_by
 from ..fast.evaluation.coco_evaluator import FastCOCOEvaluator
 from ..lazy import target_of
 from .checkpoints.checkpoint_folder import numbered, pointed_at
@@ -35,14 +39,16 @@ from .schedule import check_batch
 AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def check(cfg: DictConfig, world: World, *, eval_only: bool = False) -> dict[str, Any]:
+def check(
+    cfg: DictConfig, world: World, *, eval_only: bool = False
+) -> tuple[dict[str, Any], list[str]]:
     """Refuse a config that cannot run as it says; no model is built.
 
     `cfg.train.init_checkpoint` is replaced by a local file: named weights are downloaded, raw
     self-supervised files are converted with proof.
 
     Returns:
-        The provenance of the weights; {} where the file has none.
+        The provenance of the weights, {} where the file has none; and how the data is read, a sentence each.
 
     Raises:
         InputError: the first thing found wrong.
@@ -56,10 +62,18 @@ def check(cfg: DictConfig, world: World, *, eval_only: bool = False) -> dict[str
     _check_best_metric(cfg)
     for split in splits:
         check_dataset(cfg, split)
+    said = prepare_data(cfg, eval_only)
     if not eval_only:
         check_splits(*(dataset_names(cfg, split) for split in ("train", "test")))
     _check_output(cfg.train.output_dir)
-    return check_weights(cfg, eval_only)
+    return check_weights(cfg, eval_only), said
+
+
+def prepare_data(cfg: DictConfig, eval_only: bool) -> list[str]:
+    """`prepare` for a run: of one that only evaluates, classes are those that its weights were trained on."""
+    if eval_only:
+        return prepare(cfg, ("test",), trained=trained_categories(cfg))
+    return prepare(cfg)
 
 
 def _check_parts(cfg: DictConfig, splits: Sequence[str]) -> None:
@@ -150,32 +164,28 @@ def check_channel_order(cfg: DictConfig) -> None:
 def check_dataset(cfg: DictConfig, split: str) -> None:
     for name in dataset_names(cfg, split):
         if name not in DatasetCatalog.list():
-            known = ", ".join(
-                n for n in DatasetCatalog.list() if n.startswith(("coco_2017", "digits"))
+            raise InputError(
+                f"dataset {name!r} is not registered, and no file or folder: give your own data by its path "
+                "(--data PATH), or a registered name, such as coco_2017_train"
             )
-            raise InputError(f"dataset {name!r} is not registered; there are {known} and more")
         metadata = MetadataCatalog.get(name)
         root = os.environ.get("DETECTRON2_DATASETS", "datasets")
-        command = metadata.get("made_by")
-        mend = (
-            f"make it with `{command}`"
-            if command
-            else f"put it below {root}, or set DETECTRON2_DATASETS to where it is"
-        )
+        if command := metadata.get("made_by"):
+            mend = f"make it with `{command}`"
+        elif metadata.get("own"):
+            mend = "put them back, or say by --data PATH where the data is now"
+        else:
+            mend = f"put it below {root}, or set DETECTRON2_DATASETS to where it is"
         for what, path in (
             ("annotations", metadata.get("json_file")),
             ("images", metadata.get("image_root")),
         ):
             if path and not PathManager.exists(path):
                 raise InputError(f"dataset {name!r}: its {what} are not at {path}; {mend}")
-        _check_classes(cfg, name, metadata)
-        check_annotations(name, evaluated=split == "test")
-
-
-def dataset_names(cfg: DictConfig, split: str) -> list[str]:
-    """The datasets that a config trains or tests on."""
-    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
-    return [names] if isinstance(names, str) else list(names or ())
+        # What is in COCO's format is left to `prepare`, which asks its file.
+        if not is_registered_by(register_coco_instances, name):
+            _check_classes(cfg, name, metadata)
+            check_annotations(name, evaluated=split == "test", masks=learns_masks(cfg))
 
 
 def _check_classes(cfg: DictConfig, name: str, metadata) -> None:

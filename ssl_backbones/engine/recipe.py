@@ -19,6 +19,8 @@ ABSENT = "(absent)"
 WITHOUT_EFFECT = {
     "train.output_dir": "says where, not what",
     "dataloader.evaluator.output_dir": "says where, not what",
+    "train.data": "a path; content and classes stand for the names of its datasets",
+    "train.classes": "stand with the content, for the names of its datasets",
     "train.init_checkpoint": "a path; the weights' own hash stands in its place, as `weights`",
     "train.strict_init": "refuses weights and changes none",
     "train.accumulate": "counted with the processes, as `slots`",
@@ -49,8 +51,13 @@ def recipe(
     """
     from ..lazy import stock_name
 
+    own = _own_datasets(cfg)
     found = {
-        key: stock_name(value) if key.endswith("_target_") else _same_if_equal(value)
+        key: stock_name(value)
+        if key.endswith("_target_")
+        else own.get(value, value)
+        if isinstance(value, str)
+        else _same_if_equal(value)
         for key, value in flat(plain(cfg))
         if not any(fnmatchcase(key, pattern) for pattern in WITHOUT_EFFECT)
     }
@@ -60,9 +67,24 @@ def recipe(
     return {**found, "weights": _weights(cfg, provenance or {}), "slots": slots}
 
 
+def _own_datasets(cfg: DictConfig) -> dict[str, str]:
+    """By name of each dataset that was named by its path: the hash of its content, and its classes."""
+    from omegaconf import OmegaConf
+
+    names: set[str] = set()
+    for role in ("train", "test"):
+        given = OmegaConf.select(cfg, f"dataloader.{role}.dataset.names")
+        names.update([given] if isinstance(given, str) else given or ())
+    if not names:
+        return {}
+    from ..data.own_data import identity
+
+    return {name: found for name in names if (found := identity(name))}
+
+
 def everything_but_paths(cfg: DictConfig) -> dict[str, Any]:
     """Every field that all processes of a run must have alike, by its dotted key."""
-    own = ("train.output_dir", "train.init_checkpoint")
+    own = ("train.output_dir", "train.init_checkpoint", "train.data")
     return {key: value for key, value in flat(plain(cfg)) if key not in own}
 
 

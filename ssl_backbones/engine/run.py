@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from argparse import Namespace
 from contextlib import nullcontext
 
+import torch
 from detectron2.config import instantiate
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from .. import tool_command
+from ..data.own_data import is_of_own_data
 from ..evaluation.coco import evaluate_all
 from .card import run_card, show
 from .checkpoints.checkpointer import StrictCheckpointer
-from .config import find_config, load_config
+from .config import (
+    DEFAULT_CONFIG,
+    data_overrides,
+    find_config,
+    given_keys,
+    load_config,
+    path_override,
+)
 from .dry_run import temporary_run_folder
 from .hooks.ema import WeightAverage
 from .launching import slurm
@@ -24,6 +36,10 @@ from .launching.launch import launch
 from .launching.world import World, one_voice, world
 from .settling import Setting, set_up, settle, take_effect
 from .training import distributed, train
+
+logger = logging.getLogger("ssl_backbones")
+
+IMAGES_A_PROCESS = 2
 
 
 def run(args: Namespace) -> int:
@@ -37,10 +53,16 @@ def run(args: Namespace) -> int:
     """
     # What happens on the way to the weights (download, conversion) is told from the first line on.
     setup_logger(name="ssl_backbones")
+    args.said = []
     with one_voice():
-        args.config_file = find_config(args.config_file)
+        args.config_file = find_config(args.config_file or (DEFAULT_CONFIG if args.data else ""))
+        args.opts = [*data_overrides(args.data, args.classes, args.init), *args.opts]
         cfg = load_config(args.config_file, args.opts)
+        if args.data:
+            _choose_device(args, cfg)
         processes = world(args, cfg.train.device)
+        if args.data and not args.eval_only:
+            _choose_batch(args, cfg, processes)
     if args.slurm:
         slurm.submit(args, run, device=cfg.train.device, output_dir=cfg.train.output_dir)
         return 0
@@ -48,11 +70,40 @@ def run(args: Namespace) -> int:
         return launch(_in_process, processes, args, processes)
 
 
+def _choose_device(args: Namespace, cfg: DictConfig) -> None:
+    """Take the CPU where there is no GPU and nobody asked for one."""
+    if "train.device" in given_keys(args.opts) or torch.cuda.is_available():
+        return
+    if str(cfg.train.device).startswith("cuda"):
+        args.opts.insert(0, "train.device=cpu")
+        cfg.train.device = "cpu"
+        args.said.append("There is no GPU: train.device=cpu")
+
+
+def _choose_batch(args: Namespace, cfg: DictConfig, world: World) -> None:
+    """Two images a process where no batch is named, with the learning rate in proportion."""
+    given, key = given_keys(args.opts), "dataloader.train.total_batch_size"
+    if key in given or OmegaConf.select(cfg, key) is None:
+        return
+    batch, reference = (
+        IMAGES_A_PROCESS * world.size * cfg.train.accumulate,
+        cfg.train.reference_batch_size,
+    )
+    words = [f"{key}={batch}"]
+    if not given & {"train.scale_lr", "train.reference_batch_size"}:
+        # Not train.scale_lr=linear: train.max_iter is to count the iterations that there will be.
+        words.append(f"train.reference_batch_size={batch}")
+        if "optimizer.lr" not in given and OmegaConf.select(cfg, "optimizer.lr") is not None:
+            words.append(f"optimizer.lr={cfg.optimizer.lr * batch / reference!r}")
+    args.opts[:0] = words
+    args.said.append(f"No batch is named: {IMAGES_A_PROCESS} images a process, {' '.join(words)}")
+
+
 def _in_process(args: Namespace, world: World) -> int:
     """What each process does; returns the exit status."""
     cfg = load_config(args.config_file, args.opts)
     start = settle(cfg, world, args)
-    set_up(cfg, args)
+    set_up(cfg, args, start)
     setting = take_effect(cfg, world, start)
     model = instantiate(cfg.model)
     model.to(cfg.train.device)
@@ -78,10 +129,20 @@ def _closing_words(args: Namespace, output_dir: str, status: int) -> str:
         words += f"\nDetections: {detections}"
     if args.eval_only:
         return words
+    weights = os.path.abspath(os.path.join(output_dir, "model_final.pth"))
+    if is_of_own_data(output_dir):
+        config = os.path.abspath(os.path.join(output_dir, "config.yaml"))
+        again = [*tool_command("train_net"), "--config-file", config, "--eval-only"]
+        again.append(path_override("train.init_checkpoint", weights))
+        page = [*tool_command("report"), os.path.abspath(output_dir)]
+        return (
+            f"{words}\nWeights: {weights}\nNext, the report: {shlex.join(page)}\n"
+            f"The same evaluation again: {shlex.join(again)}"
+        )
     weights = os.path.join(output_dir, "model_final.pth")
     given = [word for word in args.opts if not word.startswith("train.init_checkpoint=")]
     command = ["tools/train_net.py", "--config-file", args.config_file, "--eval-only", *given]
-    command.append(f"train.init_checkpoint={weights}")
+    command.append(path_override("train.init_checkpoint", weights))
     return f"{words}\nWeights: {weights}\nNext, the same evaluation again: {shlex.join(command)}"
 
 

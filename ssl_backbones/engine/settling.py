@@ -21,6 +21,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from ..conversion.reading import read_checkpoint
+from ..data import own_data
 from ..errors import InputError
 from ..hashing import fingerprint_of, sha256_of
 from ..modeling.norm import NormChoice, apply_norm, choose_norm
@@ -64,9 +65,10 @@ class Setting:
 
 
 class Start(NamedTuple):
-    """What one process finds out for all."""
+    """What one process finds out for all; `said` is how it reads the data, for the log."""
 
     provenance: Mapping[str, Any]
+    said: list[str]
     checkpoint: str | None
     seed: int
 
@@ -79,6 +81,9 @@ def settle(cfg: DictConfig, world: World, args: Namespace) -> Start:
     """
     given = cfg.train.init_checkpoint or ""
     start = agreement.on_main_process(lambda: _start(cfg, world, args))
+    # One process reads the annotations first, and leaves to the others of its machine what it found out.
+    agreement.on_each_machine(lambda: preflight.prepare_data(cfg, args.eval_only))
+    preflight.prepare_data(cfg, args.eval_only)
     # The main process has just resolved them: the same file is not hashed twice.
     cfg.train.init_checkpoint = agreement.on_each_machine(
         lambda: resolve(given) if not comm.is_main_process() else cfg.train.init_checkpoint or ""
@@ -108,13 +113,21 @@ def _check_agreement(cfg: DictConfig, start: Start) -> None:
 
 
 def _start(cfg: DictConfig, world: World, args: Namespace) -> Start:
-    provenance = preflight.check(cfg, world, eval_only=args.eval_only)
+    provenance, said = preflight.check(cfg, world, eval_only=args.eval_only)
+    # What was chosen because nobody asked for anything else.
+    said = [*getattr(args, "said", ()), *said]
     folder, trains = cfg.train.output_dir, not args.eval_only
     resume = trains and (args.resume or world.restarts > 0)
     checkpoint = checkpoint_folder.newest(folder) if resume else None
     if trains and not resume:
         preflight.check_no_other_run(folder)
     seed = cfg.train.seed if cfg.train.seed >= 0 else secrets.randbelow(2**31)
+    changed = own_data.changed_since(folder, cfg)
+    if checkpoint and changed:
+        raise InputError(
+            f"{changed[0]}: a run goes on with the data that it began with; give that, or another "
+            "train.output_dir"
+        )
     if checkpoint:
         trainer = read_checkpoint(checkpoint).content.get("trainer")
         if not trainer:
@@ -123,10 +136,12 @@ def _start(cfg: DictConfig, world: World, args: Namespace) -> Start:
                 "train.init_checkpoint, with another train.output_dir"
             )
         seed = trainer.get("seed", seed)
-    return Start(provenance, checkpoint, seed)
+    if args.eval_only:
+        said += own_data.changed_since(os.path.dirname(args.config_file), cfg)
+    return Start(provenance, said, checkpoint, seed)
 
 
-def set_up(cfg: DictConfig, args: Namespace) -> None:
+def set_up(cfg: DictConfig, args: Namespace, start: Start) -> None:
     """Loggers, seeds of what is drawn while building, and RUN/config.yaml: as it was given."""
     folder, rank = cfg.train.output_dir, comm.get_rank()
     logging.getLogger("ssl_backbones").handlers.clear()
@@ -134,8 +149,12 @@ def set_up(cfg: DictConfig, args: Namespace) -> None:
         setup_logger(folder, distributed_rank=rank, name=name)
     logger.info(f"Environment:\n{collect_env_info()}")
     logger.info(f"Command line: {shlex.join(sys.argv)}")
-    if comm.is_main_process() and not args.eval_only:
-        LazyConfig.save(cfg, os.path.join(folder, "config.yaml"))
+    for sentence in start.said:
+        logger.warning(sentence)
+    if comm.is_main_process():
+        if not args.eval_only:
+            LazyConfig.save(cfg, os.path.join(folder, "config.yaml"))
+        own_data.write_record(cfg, folder, ("test",) if args.eval_only else ("train", "test"))
     seed_everything(cfg.train.seed, rank)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark
 

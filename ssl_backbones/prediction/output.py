@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 import ssl_backbones.data  # noqa: F401  registers the embedded datasets
 
+from ..data.annotations.reading import read_coco
+from ..data.preparing import NUM_CLASSES, dataset_names
 from ..drawing.instances import draw_instances, save_picture
 from ..errors import InputError
 from ..files import write_atomically
@@ -27,10 +30,6 @@ if TYPE_CHECKING:
     from .video import VideoFile
 
 logger = logging.getLogger(__name__)
-
-
-_COUNTS = ("model.roi_heads.num_classes", "model.num_classes")
-"""Where two-stage and one-stage detectors have their number of classes."""
 
 
 class Classes(NamedTuple):
@@ -45,56 +44,66 @@ class Classes(NamedTuple):
 
 
 def classes_of(cfg: DictConfig) -> Classes:
-    """The classes of the config's test dataset, whose images need not be there.
+    """The classes of the config's datasets, whose images need not be there.
 
-    A dataset that is not registered, or has another number of classes than the model, gives "class 0",
+    Datasets that are not registered, or have another number of classes than the model, gives "class 0",
     "class 1", ... with these numbers for ids, and a warning.
 
     Raises:
         InputError: neither the dataset nor the config says how many classes there are.
     """
-    counts = (OmegaConf.select(cfg, key) for key in _COUNTS)
+    counts = (OmegaConf.select(cfg, key) for key in NUM_CLASSES)
     count = next((count for count in counts if count is not None), None)
-    known = _registered(OmegaConf.select(cfg, "dataloader.test.dataset.names"))
-    if known is not None and count in (None, len(known.names)):
-        return known
+    # The model's classes are those of the training data, in its order; that need not be there.
+    found = [_registered(dataset_names(cfg, role)) for role in ("train", "test")]
+    known = next((classes for classes in found if classes), None)
+    for classes in found:
+        if classes and count in (None, len(classes.names)):
+            return classes
     if count is None:
         raise InputError(
-            "nothing says which classes there are: register the config's test dataset, with thing_classes"
+            "nothing says which classes there are: register the config's datasets, or give --data"
         )
     why = (
-        "the config's test dataset is not registered here"
+        "the config's datasets are not registered here, or their annotations are gone; give --data"
         if known is None
-        else f"the config's test dataset has {len(known.names)} classes, and the model {count}"
+        else f"the config's data has {len(known.names)} classes, and the model {count}"
     )
     logger.warning(f"Classes have numbers for names: {why}")
     numbers = list(range(count))
     return Classes([f"class {number}" for number in numbers], numbers)
 
 
-def _registered(names: Any) -> Classes | None:
-    """The classes in the metadata of a dataset, or of the first of several."""
-    name = names if isinstance(names, str) or not names else names[0]
-    if not name or name not in MetadataCatalog.list():
+def _registered(names: Sequence[str]) -> Classes | None:
+    """The classes of the first of these datasets, as its metadata or its annotations have them."""
+    name = next(iter(names), None)
+    if name is None or name not in MetadataCatalog.list():
         return None
     metadata = MetadataCatalog.get(name)
     class_names = metadata.get("thing_classes")
-    if class_names is None:
-        return None
     class_of = metadata.get("thing_dataset_id_to_contiguous_id")
     # A dataset of the user's own gets its ids when it is loaded; its categories are enough.
-    ids = sorted(class_of, key=class_of.get) if class_of else _ids_in(metadata.get("json_file"))
+    categories = None if class_of else _categories_in(metadata.get("json_file"))
+    if class_names is None:
+        if categories is None:
+            return None
+        class_names = [category["name"] for category in categories]
+    ids = sorted(class_of, key=class_of.get) if class_of else None
+    ids = [category["id"] for category in categories] if categories else ids
     if ids is None or len(ids) != len(class_names):
         ids = list(range(len(class_names)))
     return Classes(list(class_names), ids)
 
 
-def _ids_in(json_file: str | None) -> list[int] | None:
-    """The category ids of a COCO file in the order in which Detectron2 numbers them; None without one."""
+def _categories_in(json_file: str | None) -> list[dict[str, Any]] | None:
+    """The categories of a COCO file in the order in which Detectron2 numbers them; None without one."""
+    if json_file is None:
+        return None
     try:
-        with PathManager.open(json_file) as file:
-            return sorted(category["id"] for category in json.load(file)["categories"])
-    except (OSError, ValueError, KeyError, TypeError):
+        with PathManager.open(json_file, "rb") as file:
+            content, _ = read_coco(file.read(), json_file)
+        return sorted(content["categories"], key=lambda category: category["id"])
+    except (OSError, InputError):
         return None
 
 

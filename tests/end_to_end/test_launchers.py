@@ -45,6 +45,9 @@ def test_submitit_trains_alike(whole, tmp_path, monkeypatch, untouched_loggers):
         eval_only=False,
         dry_run=False,
         slurm="cluster=local,time=60",
+        data=None,
+        classes=None,
+        init=None,
     )
     assert run(flags) == 0
     wait_for(lambda: list((tmp_path / "slurm").glob("*_result.pkl")))

@@ -2,7 +2,7 @@ import pytest
 from detectron2.config import instantiate
 
 from ssl_backbones import InputError
-from ssl_backbones.engine.config import load_config
+from ssl_backbones.engine.config import data_overrides, load_config, path_override
 
 
 def test_loads_a_file_and_a_shipped_name(tmp_path):
@@ -102,3 +102,20 @@ def test_an_added_argument_reaches_the_object():
     cfg = load_config("moco_1x", ["model.backbone.norm=GN"])
     fpn = instantiate(cfg.model.backbone)
     assert type(fpn.fpn_lateral2.norm).__name__ == "GroupNorm"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a", "a b", "ü 漢", "it's", 'a"b', "[x]", "{y}", "a,b=c", "$H {x}", "b\\", "\\'#", "1"],
+)
+def test_any_path_is_read_from_its_override(name):
+    path = f"/photos/{name}/model_final.pth"
+    word = path_override("train.init_checkpoint", path)
+    assert load_config("moco_1x", [word]).train.init_checkpoint == path
+    if name == "a":
+        assert word == f"train.init_checkpoint={path}"
+
+
+def test_a_path_with_a_reference_in_it_is_refused():
+    with pytest.raises(InputError, match=r"/photos/\$\{x\}: .* a reference .*; rename it"):
+        data_overrides("/photos/${x}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import struct
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -365,9 +367,29 @@ def thread_is_skipped(faulty):
     assert "30000 x 10, of which a resize leaves nothing" in faulty.caplog.text
 
 
-def bomb(faulty):
-    """Pillow's limit against decompression bombs is 179 million pixels; this file has kilobytes."""
+def vast(faulty):
+    """Pillow's own limit, against decompression bombs, is 179 million pixels; memory holds this one."""
     faulty.becomes(Image.new("1", (30_000, 6_000)), "0.png")
+
+
+def vast_is_handled(faulty):
+    """The long side to 1333, the short one to 6000 * 1333 / 30000 = 266.6 pixels."""
+    seen = faulty.train([L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)])
+    assert seen[0]["image"].shape == (3, 267, 1333) and faulty.skipped == 0
+
+
+def bomb(faulty):
+    """A file of 57 bytes that says it has 30,000 x 30,000 pixels."""
+    faulty.images[0] |= {"file_name": "0.png", "width": 30_000, "height": 30_000}
+    chunks = (b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)), (b"IDAT", b"")
+    data = b"".join(
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in (*chunks, (b"IEND", b""))
+    )
+    faulty.file.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
 
 
 def annotate(*annotations):
@@ -444,10 +466,11 @@ ROWS = {
     ),
     "30,000 pixels wide": (wide, "handled: resized", wide_is_handled),
     "30,000 x 10 pixels": (thread, "skipped with a counted warning", thread_is_skipped),
-    "30,000 x 6,000 pixels in kilobytes": (
+    "30,000 x 6,000 pixels": (vast, "handled: resized, where memory allows", vast_is_handled),
+    "30,000 x 30,000 pixels in 57 bytes": (
         bomb,
         "skipped with a counted warning; evaluation refuses",
-        skipped_and_refused("DecompressionBombError"),
+        skipped_and_refused("it has more than ", " pixels, the most that "),
     ),
     "annotation of zero area": (
         annotate({"bbox": [8, 8, 0, 5]}, GOOD_BOX),
@@ -500,12 +523,12 @@ ROWS = {
     "box of three numbers": (
         lambda faulty: faulty.annotations[0].update(bbox=[1, 2, 3]),
         "refused before the run",
-        refused_before_the_run("annotation 1 has the box [1, 2, 3]"),
+        refused_before_the_run("annotation 1 has the bbox [1, 2, 3]"),
     ),
     "box that is not a number": (
         lambda faulty: faulty.annotations[0].update(bbox=[1, 2, float("nan"), 3]),
         "refused before the run",
-        refused_before_the_run("annotation 1 has the box [1, 2, nan, 3]"),
+        refused_before_the_run("annotation 1 has the bbox [1, 2, nan, 3]"),
     ),
 }
 """Fault: (what makes it, the stated outcome, the check of it)."""

@@ -95,6 +95,29 @@ def test_images_of_other_modes_are_read(find, scenes, tmp_path, mode):
     assert len(results.images) == 1 and summary.faults == []
 
 
+def test_images_beyond_pillows_limit_give_the_same_detections(find, scenes, monkeypatch):
+    expected, _ = find(scenes[0])
+    # A scene has 64 x 64 pixels, twice what Pillow refuses now.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1024)
+    results, summary = find(scenes[0], pictures=True)
+    assert results.detections == expected.detections and summary.faults == []
+
+
+def test_of_many_pages_the_first_is_read_and_this_is_said_once(find, scenes, tmp_path, caplog):
+    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    pages = [Image.open(scene).convert("RGB") for scene in scenes[:3]]
+    for path in paths:
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    expected, _ = find(scenes[0])
+    results, _ = find(*paths)
+    first = [found for found in results.detections if found["image_id"] == 1]
+    assert without_id(first) == without_id(expected.detections)
+    said = [record.getMessage() for record in caplog.records if "pages" in record.getMessage()]
+    assert said == [
+        f"image {paths[0]} has 3 pages or frames: the first is read, as in 1 other of many pages"
+    ]
+
+
 def test_what_cannot_be_read_is_passed_over(find, scenes, tmp_path):
     whole = scenes[0].read_bytes()
     spoilt = {

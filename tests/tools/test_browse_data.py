@@ -57,3 +57,10 @@ def test_help_needs_no_torch(run_tool):
     result = run_tool("-c", code)
     assert result.returncode == 0, result.stderr
     assert "examples:" in result.stdout
+
+
+def test_a_run_may_lie_in_a_folder_with_an_equals_sign(main, digits, tmp_path, capsys):
+    run = tmp_path / "lr=0.1" / "run"
+    run.mkdir(parents=True)
+    assert main([str(run)]) == 2
+    assert f"{run} is not the folder of a run" in capsys.readouterr().err

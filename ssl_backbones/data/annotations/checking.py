@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
-from ...fast.annotations.coco_json import KNOWN_FAULTY, collector_paused, parse_json
+from ...fast.annotations.coco_json import KNOWN_FAULTY, collector_paused
 from ...fast.annotations.packed_cache import AnnotationCache
 from ...hashing import fingerprint_of
+from ..images import image_faults, pages_note
+from .examining import examine
+from .reading import read_coco
 from .voc import check_voc, voc_files
 
-_CHECKS = 4
+_CHECKS = 5
 """To be raised with any further check: what passed the checks of this number is not read again."""
 
 
-def check_annotations(name: str, *, evaluated: bool = False) -> None:
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of an annotation file that passed, as it is remembered.
+
+    Attributes:
+        path: what to read: the file itself, or its copy in the cache folder, which says the same in COCO's
+            own form.
+        sha256: of that.
+        categories: `id` and `name` of each, by ascending id, which is how Detectron2 numbers them.
+        counts: as `examining.Counts` has them.
+        changes: how the file is read where its form is not COCO's own, a sentence each.
+        warnings: what is odd in it, a sentence each.
+    """
+
+    path: str
+    sha256: str
+    categories: list[dict[str, Any]]
+    counts: dict[str, Any]
+    changes: list[str]
+    warnings: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        return [category["name"] for category in self.categories]
+
+
+def check_annotations(
+    name: str, *, evaluated: bool = False, masks: bool | None = None
+) -> Verdict | None:
     """Refuse a registered dataset in COCO's or VOC's format whose annotations contradict themselves.
 
     The files themselves are read, since Detectron2 silently merges images that share an id. Annotations of
@@ -30,16 +61,16 @@ def check_annotations(name: str, *, evaluated: bool = False) -> None:
     kind passes: Detectron2 itself checks the categories of any when it loads it.
 
     Args:
-        evaluated: whether it is tested on, for which VOC's XML must hold more; one without annotations may
-            be, with no result.
+        evaluated: whether it is tested on, for which VOC's XML must hold more, and images must be readable;
+            one without annotations may be, with no result.
+        masks: whether a model learns masks from it.
+
+    Returns:
+        What is known of a COCO file; None of a dataset of another kind.
 
     Raises:
-        InputError: a file is not COCO's JSON; an id stands there twice; an annotation's category does not
-            exist, its box is not four finite numbers, its mask is not of its image's size, or it has
-            another number of key points than the dataset's classes; the categories are not those that the
-            dataset is registered with; it has no images, no annotations of them, or none with a key point
-            where it is registered with some; an image file is missing from the folder that it is registered
-            with, if that is there. Of VOC: as `check_voc`.
+        InputError: the first thing found wrong in it: as `read_coco` and `examine` say, or other categories
+            or key points than it is registered with, or images that are not there. Of VOC: as `check_voc`.
     """
     voc = voc_files(name)
     if voc is not None:
@@ -48,36 +79,110 @@ def check_annotations(name: str, *, evaluated: bool = False) -> None:
     path = metadata.get("json_file")
     if path is None:
         return None
-    where = f"dataset {name!r} ({path})"
-    path = PathManager.get_local_path(path)
-    classes, points = metadata.get("thing_classes"), metadata.get("keypoint_names")
-    # LVIS's images are found by their addresses in it, whatever else it calls them.
-    is_lvis = metadata.get("evaluator_type") == "lvis"
-    root = None if is_lvis else _image_folder(metadata.get("image_root"))
+    return verdict_of(
+        path,
+        # LVIS's images are found by their addresses in it, whatever else it calls them.
+        None if metadata.get("evaluator_type") == "lvis" else metadata.get("image_root"),
+        f"dataset {name!r} ({metadata.get('source_file', path)})",
+        evaluated=evaluated,
+        masks=masks,
+        # What is registered here has the classes of its file, or is meant to have others.
+        classes=None if metadata.get("source_file") else metadata.get("thing_classes"),
+        points=metadata.get("keypoint_names"),
+    )
+
+
+def verdict_of(
+    path: str | os.PathLike,
+    image_root: str | os.PathLike | None,
+    where: str,
+    *,
+    evaluated: bool = False,
+    masks: bool | None = None,
+    classes: Sequence[str] | None = None,
+    points: Sequence[str] | None = None,
+) -> Verdict:
+    """What `check_annotations` says of a COCO file by its path; remembered by the file's content.
+
+    Args:
+        image_root: the folder of the images; None not to look for them.
+        where: what the file is, as the first words of a message.
+        classes, points: the class and key point names that it is registered with.
+
+    Raises:
+        InputError: the first thing found wrong.
+    """
+    path = PathManager.get_local_path(os.fspath(path))
+    root = _image_folder(image_root)
     cache = AnnotationCache()
+    facts = [classes and list(classes), points and list(points), evaluated, masks, root]
     try:
-        # The folder's time of change tells whether an image was taken out since.
-        folder = None if root is None else [root, os.stat(root).st_mtime_ns]
-        facts = [classes and list(classes), points and list(points), evaluated, folder]
-        if cache.is_checked(_key(cache.sha256(path), facts), _CHECKS):
-            return None
+        known = _remembered(cache, path, _key(cache.sha256(path), facts))
+        if known is not None:
+            return known
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
         raise InputError(f"{where}: cannot be read: {error.strerror}") from error
+    sha256 = hashlib.sha256(data).hexdigest()
     with collector_paused():
-        try:
-            content = parse_json(data)
-        except ValueError as error:
-            raise InputError(f"{where}: is not JSON: {error}") from error
-        check_content(content, where)
+        content, changes = read_coco(data, where, root)
+        found = examine(content, where, evaluated=evaluated, masks=masks)
+        if found.problems:
+            raise InputError(found.problems[0])
         _check_registration(content, classes, points, where)
-        _refuse_nothing(content, points, where, evaluated)
-        is_flat = root is None or _check_image_files(content, root, where)
+        if points:
+            _refuse_no_points(content, points, where)
+        folders = [] if root is None else _check_image_files(content, root, where)
+        if evaluated and root is not None:
+            for image, reason in image_faults(content["images"], root):
+                raise InputError(
+                    f"{where}: image {image} cannot be used: {reason}; mend the file or take it out of the "
+                    "dataset"
+                )
+        if changes:
+            text = json.dumps(content)
+        warnings = list(found.warnings)
+        if root is not None:
+            names = [image["file_name"] for image in content["images"] if "file_name" in image]
+            note = pages_note(os.path.join(root, name) for name in names)
+            warnings += [note] if note else []
+    categories = sorted(
+        ({"id": one["id"], "name": one["name"]} for one in content["categories"]),
+        key=lambda category: category["id"],
+    )
+    copy = None
+    if changes:
+        copy = cache.keep_copy(sha256, _CHECKS, text)
+    verdict = Verdict(
+        os.fspath(copy or path),
+        cache.sha256(copy) if copy else sha256,
+        categories,
+        found.counts._asdict(),
+        changes,
+        warnings,
+    )
     # Under such a name it passes with faults that are refused under another one.
-    if KNOWN_FAULTY not in where and is_flat:
+    if KNOWN_FAULTY not in where:
         # Of the bytes that were looked at: the file may have changed since.
-        cache.set_checked(_key(hashlib.sha256(data).hexdigest(), facts), _CHECKS)
+        text = json.dumps({"verdict": asdict(verdict), "folders": folders})
+        cache.set_checked(_key(sha256, facts), _CHECKS, text)
+    return verdict
+
+
+def _remembered(cache: AnnotationCache, path: str, key: str) -> Verdict | None:
+    """The verdict of a file with this key, if its images and what it says to read are still there."""
+    try:
+        remembered = json.loads(cache.checked(key, _CHECKS))
+        known = Verdict(**remembered["verdict"])
+        # A folder's time of change tells whether an image was taken out since.
+        if any(os.stat(folder).st_mtime_ns != changed for folder, changed in remembered["folders"]):
+            return None
+        if known.changes:
+            return known if cache.sha256(known.path) == known.sha256 else None
+        return replace(known, path=path)
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _key(sha256: str, facts: list[Any]) -> str:
@@ -91,39 +196,6 @@ def _image_folder(root: str | os.PathLike | None) -> str | None:
         return None
     folder = os.path.realpath(PathManager.get_local_path(str(root)))
     return folder if os.path.isdir(folder) else None
-
-
-def check_content(content: Any, where: str) -> None:
-    """Refuse what `check_annotations` refuses, in a file's content.
-
-    Args:
-        where: what the content is of, as the first words of a message.
-
-    Raises:
-        InputError: as `check_annotations`.
-    """
-    try:
-        images = [image["id"] for image in content["images"]]
-        sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
-        annotations = [a for a in content.get("annotations", ()) if a["image_id"] in sizes]
-        ids = [annotation["id"] for annotation in annotations]
-        categories = [category["id"] for category in content["categories"]]
-        used = [annotation["category_id"] for annotation in annotations]
-        boxes = [annotation["bbox"] for annotation in annotations]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{where}: is not in COCO's format ({type(error).__name__}: {error}); see "
-            "https://cocodataset.org/#format-data"
-        ) from error
-    _refuse_twice(images, f"{where}: image id")
-    _refuse_twice(categories, f"{where}: category id")
-    if KNOWN_FAULTY not in where:
-        _refuse_twice(ids, f"{where}: annotation id")
-    _refuse_unknown_categories(dict(zip(ids, used, strict=True)), categories, where)
-    for id_, box, annotation in zip(ids, boxes, annotations, strict=True):
-        _refuse_box(box, f"{where}: annotation {id_}")
-        size = sizes[annotation["image_id"]]
-        _refuse_mask(annotation.get("segmentation"), size, f"{where}: annotation {id_}")
 
 
 def _check_registration(
@@ -151,32 +223,21 @@ def _check_registration(
             )
 
 
-def _refuse_nothing(
-    content: Any, points: Sequence[str] | None, where: str, evaluated: bool
-) -> None:
-    """Refuse a file with nothing to train on or to find in it."""
+def _refuse_no_points(content: Any, points: Sequence[str], where: str) -> None:
     known = {image["id"] for image in content["images"]}
-    if not known:
-        raise InputError(f"{where}: has no images; give a file that lists some")
-    if evaluated and "annotations" not in content:
-        return
     annotations = [one for one in content.get("annotations", ()) if one["image_id"] in known]
-    if not annotations:
-        raise InputError(
-            f"{where}: has no annotations of its {len(known)} images; give a file that has some"
-        )
-    if points and not any(any((one.get("keypoints") or ())[2::3]) for one in annotations):
+    if annotations and not any(any((one.get("keypoints") or ())[2::3]) for one in annotations):
         raise InputError(
             f"{where}: is registered with {len(points)} key points, and no annotation has one that is "
             "labelled; give the file with key points, or register it without them"
         )
 
 
-def _check_image_files(content: Any, root: str, where: str) -> bool:
+def _check_image_files(content: Any, root: str, where: str) -> list[tuple[str, int]]:
     """Refuse a file that names images which are not in the folder.
 
     Returns:
-        Whether all are in the folder itself, not in others inside it.
+        The folders that they are in, and when each changed last.
     """
     names = [os.path.normpath(one["file_name"]) for one in content["images"] if "file_name" in one]
     present = {
@@ -190,7 +251,8 @@ def _check_image_files(content: Any, root: str, where: str) -> bool:
             f"{where}: the image {os.path.join(root, missing[0])} is not there ({len(missing)} of "
             f"{len(names)} are missing); get it, or take it out of the file"
         )
-    return set(present) <= {""}
+    folders = [os.path.join(root, folder) for folder in sorted(present)]
+    return [(folder, os.stat(folder).st_mtime_ns) for folder in folders]
 
 
 def _files(folder: str) -> set[str]:
@@ -201,46 +263,3 @@ def _files(folder: str) -> set[str]:
         return set()
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from error
-
-
-def _refuse_twice(ids: Iterable[Any], what: str) -> None:
-    twice = [id_ for id_, count in Counter(ids).items() if count > 1]
-    if twice:
-        more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
-        raise InputError(f"{what} {twice[0]}{more} stands there twice; give each its own")
-
-
-def _refuse_unknown_categories(used: Mapping[Any, Any], known: Iterable[Any], where: str) -> None:
-    known = set(known)
-    wrong = [(id_, category) for id_, category in used.items() if category not in known]
-    if wrong:
-        id_, category = wrong[0]
-        raise InputError(
-            f"{where}: annotation {id_} has category_id {category}, which is not among the categories "
-            f"({len(wrong)} such annotations); correct it, or add the category"
-        )
-
-
-def _refuse_box(box: Any, what: str) -> None:
-    numbers = isinstance(box, list) and all(isinstance(x, int | float) for x in box)
-    if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
-        raise InputError(f"{what} has the box {box}, which is not x, y, width, height; correct it")
-
-
-def _refuse_mask(mask: Any, size: list[int], what: str) -> None:
-    """Refuse a run-length mask that does not fit its image.
-
-    One of another size fails in Detectron2's mapper; over one whose runs do not fill the image, pycocotools
-    may loop for ever.
-    """
-    if not isinstance(mask, dict):
-        return
-    if mask.get("size") != size:
-        raise InputError(
-            f"{what} has a mask of height and width {mask.get('size')}, its image {size}; correct it"
-        )
-    counts, pixels = mask.get("counts"), size[0] * size[1]
-    if isinstance(counts, list) and (min(counts, default=0) < 0 or sum(counts) != pixels):
-        raise InputError(
-            f"{what} has a mask whose runs do not add up to the {pixels} pixels of its image; correct it"
-        )

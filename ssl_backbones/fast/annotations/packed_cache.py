@@ -2,7 +2,8 @@
 
 annotations/SHA16-FORMAT/*.npy    the arrays of `packed.pack`
 annotations/SHA16-FORMAT/facts.json   their checksums, and what is to be said of the file
-annotations/SHA16-NUMBER.checked  the file passed the checks of that number
+annotations/SHA16-NUMBER.checked  the file passed the checks of that number, and what they say of it
+annotations/SHA16-NUMBER-COPY8.json   the file in COCO's own form, where it is of another
 annotations/hashes/PATH16.json    size, times and sha256 of a file that was hashed before
 """
 
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError
-from ...files import cache_folder, cache_lock, write_atomically
+from ...files import cache_folder, cache_lock, made_in_cache, write_atomically
 from ...hashing import digest_of
 from .coco_json import KNOWN_FAULTY, Facts, collector_paused, parse_records
 from .packed import FORMAT, PackedRecords, pack
@@ -109,9 +110,31 @@ class AnnotationCache:
         """Whether `set_checked` was called for a file of this content."""
         return self._checked(sha256, number).exists()
 
-    def set_checked(self, sha256: str, number: int) -> None:
-        """Remember that a file of this content passed the checks that have this number."""
-        self._remember(self._checked(sha256, number), "")
+    def checked(self, sha256: str, number: int) -> str:
+        """What `set_checked` remembered.
+
+        Raises:
+            OSError: nothing.
+        """
+        return self._checked(sha256, number).read_text(encoding="utf-8")
+
+    def set_checked(self, sha256: str, number: int, text: str = "") -> None:
+        """Remember that a file of this content passed the checks that have this number, and `text`."""
+        self._remember(self._checked(sha256, number), text)
+
+    def keep_copy(self, sha256: str, number: int, text: str) -> Path:
+        """Write another form of a file with this hash into the folder; the same text is not written twice.
+
+        Raises:
+            InputError: the cache folder cannot be written to.
+        """
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        path = (
+            made_in_cache(self._cache, "annotations") / f"{sha256[:16]}-{number}-{digest[:8]}.json"
+        )
+        if not path.is_file() or digest_of(path) != digest:
+            write_atomically(path, lambda file: file.write(text.encode()))
+        return path
 
     def _checked(self, sha256: str, number: int) -> Path:
         return self.folder / f"{sha256[:16]}-{number}.checked"

@@ -224,7 +224,9 @@ def _usable_tasks(run: RunContent, truth: GroundTruth) -> list[str]:
             run.problems.append("Not all of its detections have masks: mask AP is not analysed.")
         return ["bbox"]
     if not truth.has_masks:
-        run.problems.append(f"{truth.path} has objects without a mask: mask AP is not analysed.")
+        run.problems.append(
+            f"{run.dataset or truth.path} has objects without a mask: mask AP is not analysed."
+        )
         return ["bbox"]
     return ["bbox", "segm"]
 

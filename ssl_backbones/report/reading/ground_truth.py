@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import InputError
+from ...hashing import sha256_of
 from ..content import ImageSource
 from ..wording import encodable
-from .runs import is_finite
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
+
+
+Categories = Sequence[Mapping[str, Any]] | None
 
 
 class GroundTruth(NamedTuple):
@@ -78,12 +81,12 @@ class GroundTruths:
         Raises:
             InputError: it is not known where the annotations are, or they cannot be used.
         """
-        path, root = self._files_of(dataset, Path(folder))
+        path, root, categories = self._files_of(dataset, Path(folder))
         if self._image_root is not None:
             root = os.fspath(self._image_root)
-        key = (os.path.realpath(path), root)
+        key = (os.path.realpath(path), root, repr(categories))
         if key not in self._known:
-            truth = read_ground_truth(path, root)
+            truth = read_ground_truth(path, root, categories)
             alike = self._by_dataset.setdefault(dataset, [])
             same = next((known for known in alike if known.says_the_same_as(truth)), truth)
             if same is truth:
@@ -91,21 +94,39 @@ class GroundTruths:
             self._known[key] = same
         return self._known[key]
 
-    def _files_of(self, dataset: str, folder: Path) -> tuple[str, str]:
-        """Where annotations and images are."""
+    def _files_of(self, dataset: str, folder: Path) -> tuple[str, str, Categories]:
+        """Where annotations and images are, and the categories that the run had of them."""
+        from ...data.own_data import read_record
+
         registered = _registered(dataset)
+        entries = read_record(folder).get("test", ())
+        recorded = next((entry for entry in entries if entry["name"] == dataset), None)
+        categories = recorded["categories"] if recorded else None
         if self._annotations is not None:
             path = os.fspath(self._annotations)
-            return path, registered[1] if registered else os.path.dirname(path)
+            return path, registered[1] if registered else os.path.dirname(path), categories
+        if recorded and os.path.isfile(recorded["annotations"]):
+            path = recorded["annotations"]
+            if sha256_of(path) != recorded["sha256"]:
+                raise InputError(
+                    f"the annotations of {dataset} at {path} have changed since the run was tested on them; "
+                    "put the old ones back, or give --annotations and --images"
+                )
+            return path, recorded["images"], categories
         if registered and os.path.isfile(registered[0]):
-            return registered
+            return *registered, categories
         for path in folder.glob("inference*"):
             written = path / f"{dataset}_coco_format.json"
             if dataset and written.is_file():
-                return str(written), ""
+                return str(written), "", None
         if not dataset:
             raise InputError(
                 "it is not known on which dataset; give its annotations by --annotations and --images"
+            )
+        if recorded:
+            raise InputError(
+                f"the annotations of {dataset} are no longer at {recorded['annotations']}; say by --data "
+                "where the data is now, or give --annotations and --images"
             )
         if registered:
             raise InputError(
@@ -118,38 +139,39 @@ class GroundTruths:
         )
 
 
-def read_ground_truth(path: str | os.PathLike, image_root: str | os.PathLike) -> GroundTruth:
+def read_ground_truth(
+    path: str | os.PathLike, image_root: str | os.PathLike, categories: Categories = None
+) -> GroundTruth:
     """Read COCO annotations.
 
+    Args:
+        categories: those that a run had of them, by name; None for the file's own.
+
     Raises:
-        InputError: the file cannot be read, contradicts itself, or lacks what an evaluation needs.
+        InputError: the file cannot be read or contradicts itself.
     """
-    from ...data.annotations.checking import check_content
-    from ...fast.annotations.coco_json import collector_paused, parse_json
+    from ...data.annotations.examining import examine
+    from ...data.annotations.reading import read_coco
+    from ...data.preparing import in_categories
+    from ...fast.annotations.coco_json import collector_paused
 
     path, where = os.fspath(path), f"annotations {path}"
     try:
-        with collector_paused():
-            content = parse_json(Path(path).read_bytes())
+        data = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{where}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: is not JSON: {error}") from error
-    try:
-        check_content(content, where)
-    except TypeError as error:  # of an id that is a list
-        raise InputError(f"{where}: is not in COCO's format: {error}") from error
-    _refuse_ids(content, where)
+    with collector_paused():
+        content, _ = read_coco(data, where)
+        if not content.get("annotations"):
+            # Nothing is to be found, which a report says of each metric.
+            content.pop("annotations", None)
+        if problems := examine(content, where, evaluated=True).problems:
+            raise InputError(problems[0])
+        if categories is not None:
+            content, _ = in_categories(content, categories)
     ids = {image["id"] for image in content["images"]}
     # Detectron2 ignores the others as well.
     annotations = [a for a in content.get("annotations", []) if a["image_id"] in ids]
-    without_area = [found["id"] for found in annotations if not is_finite(found.get("area"))]
-    if without_area:
-        raise InputError(
-            f"{where}: annotation {without_area[0]} has no area, by which objects are small or large"
-        )
-    for found in annotations:
-        found.setdefault("iscrowd", 0)
     coco = _coco({**content, "annotations": annotations})
     images = ImageSource(
         files={
@@ -162,22 +184,6 @@ def read_ground_truth(path: str | os.PathLike, image_root: str | os.PathLike) ->
     )
     has_masks = all(found.get("segmentation") for found in annotations)
     return GroundTruth(path, coco, images, has_masks)
-
-
-def _refuse_ids(content: Mapping[str, Any], where: str) -> None:
-    """Refuse ids that neither COCO's evaluation nor a table can put in order."""
-    for category in content["categories"]:
-        if isinstance(category["id"], bool) or not isinstance(category["id"], int):
-            raise InputError(
-                f"{where}: category id {category['id']!r} is not a whole number, as COCO's format asks for; "
-                "number the categories"
-            )
-    kinds = {type(image["id"]) for image in content["images"]}
-    if kinds not in (set(), {int}, {str}):
-        names = " and ".join(sorted(kind.__name__ for kind in kinds))
-        raise InputError(
-            f"{where}: its image ids are of {names}; give all images whole numbers, or all of them text"
-        )
 
 
 def _class_names(coco: COCO) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,10 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 import ssl_backbones.data  # noqa: F401  registers the embedded datasets
 
 from ...data.loading import build_train_loader
+from ...data.preparing import prepare
 from ...drawing.instances import contact_sheet, save_picture, thumbnail
 from ...drawing.mapped_images import class_names, draw_mapped_image, input_format
 from ...engine import preflight
 from ...errors import InputError
+
+logger = logging.getLogger("detectron2")
 
 SMALL, LARGE = 32**2, 96**2  # pixels: COCO's bounds of small and of large objects
 FINEST_CELL = 4  # pixels: of an FPN's finest feature map
@@ -111,6 +115,8 @@ def draw_training_images(
         InputError: the dataset is not there, its images cannot be used, or nothing can be written.
     """
     preflight.check_dataset(cfg, "train")
+    for sentence in prepare(cfg, ("train",)):
+        logger.warning(sentence)
     folder = Path(folder)
     loader = _loader(cfg)
     try:

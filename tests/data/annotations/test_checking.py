@@ -16,6 +16,7 @@ from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 
 from ssl_backbones.data.annotations import checking
 from ssl_backbones.data.annotations.checking import check_annotations
+from ssl_backbones.data.annotations.reading import read_coco
 from ssl_backbones.data.loading import build_train_loader
 from ssl_backbones.errors import InputError
 
@@ -44,7 +45,8 @@ def coco(*annotations, images=IMAGES, categories=CATEGORIES):
 PASSING = {
     "an object": coco(ANNOTATION),
     "a run-length mask": coco(
-        {**ANNOTATION, "segmentation": {"counts": [12], "size": [3, 4]}, "iscrowd": 1}
+        ANNOTATION,
+        {**ANNOTATION, "id": 2, "segmentation": {"counts": [12], "size": [3, 4]}, "iscrowd": 1},
     ),
     # Detectron2 warns of these and ignores them; subsets of COCO are made by cutting the images alone.
     "of another image": coco(ANNOTATION, {**ANNOTATION, "image_id": 2, "category_id": 7}),
@@ -71,7 +73,7 @@ REFUSED = {
     "without categories": ({"images": IMAGES}, "not in COCO's format.*categories"),
     "an annotation without a box": (
         coco({k: v for k, v in ANNOTATION.items() if k != "bbox"}),
-        "not in COCO's format.*bbox",
+        "annotation 1 has no bbox; give it x, y, width, height",
     ),
     "an unknown category": (
         coco({**ANNOTATION, "category_id": 0}, {**ANNOTATION, "id": 2, "category_id": 9}),
@@ -82,14 +84,17 @@ REFUSED = {
         coco(*[{**ANNOTATION, "id": i} for i in (1, 1, 2, 2)]),
         "annotation id 1 and 1 more stands there twice",
     ),
-    "an image without a size": ({**coco(), "images": [{"id": 1}]}, "not in COCO's format.*height"),
+    "an image without a size": (
+        {**coco(), "images": [{"id": 1}]},
+        "image 1 has no height; give it",
+    ),
     "a mask whose runs do not fill its image": (
-        coco({**ANNOTATION, "segmentation": {"counts": [2, 1000], "size": [3, 4]}}),
+        coco({**ANNOTATION, "area": 4, "segmentation": {"counts": [2, 1000], "size": [3, 4]}}),
         "annotation 1 has a mask whose runs do not add up to the 12 pixels",
     ),
     "a mask with a run below nothing": (
         coco({**ANNOTATION, "segmentation": {"counts": [13, -1], "size": [3, 4]}}),
-        "annotation 1 has a mask whose runs do not add up to the 12 pixels",
+        "annotation 1 has the segmentation .*-1",
     ),
     "a mask of another size": (
         coco({**ANNOTATION, "segmentation": {"counts": [12], "size": [4, 3]}}),
@@ -120,13 +125,13 @@ def test_content_that_comes_while_another_is_checked_is_checked_itself(
     """What is remembered as sound is what was looked at, not what the file has become."""
     bad = coco({**ANNOTATION, "category_id": 9})
 
-    def changing(data):
+    def changing(data, *where):
         (tmp_path / "changing.json").write_text(json.dumps(bad))
-        return json.loads(data)
+        return read_coco(data, *where)
 
     monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "cache"))
     with monkeypatch.context() as patched:
-        patched.setattr(checking, "parse_json", changing)
+        patched.setattr(checking, "read_coco", changing)
         check(coco(ANNOTATION), "changing.json")
     with pytest.raises(InputError, match="category_id 9"):
         check(bad, "changing.json")
@@ -256,7 +261,7 @@ def test_images_are_not_looked_for_again_while_their_folder_stays_as_it_is(pictu
     name, folder = pictures("1.jpg", "2.jpg")
     check_annotations(name)
     with monkeypatch.context() as patched:
-        patched.setattr(checking, "parse_json", None)
+        patched.setattr(checking, "read_coco", None)
         check_annotations(name)
     (folder / "2.jpg").rename(folder / "3.jpg")
     with pytest.raises(InputError, match="1 of 2 are missing"):

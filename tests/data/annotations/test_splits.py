@@ -8,6 +8,7 @@ import pytest
 from coco_files import forget, plain, registered, written
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
+from PIL import Image
 
 from ssl_backbones.data.annotations import splits
 from ssl_backbones.data.annotations.splits import check_splits
@@ -32,7 +33,7 @@ def coco(tmp_path):
         path = written(tmp_path / f"{len(names)}.json", content)
         for file in files:
             (tmp_path / root / file).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / root / file).touch()
+            Image.new("RGB", (3, 4)).save(tmp_path / root / file)
         names.append(registered(path, str(tmp_path / root)))
         return names[-1]
 

@@ -360,7 +360,7 @@ def test_files_that_may_be_faulty_by_their_name_are_packed_apart(dataset):
 def test_what_passed_the_checks_is_not_checked_again(dataset, monkeypatch, cache):
     name = dataset(plain())
     check_annotations(name)
-    monkeypatch.setattr("ssl_backbones.data.annotations.checking.parse_json", None)
+    monkeypatch.setattr("ssl_backbones.data.annotations.checking.read_coco", None)
     check_annotations(name)
     (marker,) = cache.glob("*.checked")
     marker.unlink()

@@ -420,10 +420,9 @@ def test_halves_of_surrogate_pairs_end_nothing(folders, digits, tmp_path):
     with open(run / "metrics.json", "a") as file:
         file.write(json.dumps({"iteration": 60, odd: 1.0}) + "\n")
     content = json.loads((digits / "annotations" / "test.json").read_text())
-    for category in content["categories"]:
-        category["name"] += odd
     for image in content["images"]:
-        image["file_name"] = odd + image["file_name"]
+        # As Python reads the name of a file that is not UTF-8; other halves are refused.
+        image["file_name"] = "\udc80" + image["file_name"]
     path = tmp_path / "odd.json"
     path.write_text(json.dumps(content))
     found = report(run, folders / "all", annotations=path, command_line=["report.py", odd])

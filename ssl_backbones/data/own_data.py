@@ -1,0 +1,264 @@
+"""Data of one's own: a path where a dataset's name is wanted, and what a run takes from its annotations.
+
+`train.data` (`--data`) and any path in `dataloader.*.dataset.names` are registered with Detectron2 under a
+name; RUN/data.json keeps where the data of a run lies, so that other commands find it again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from omegaconf import DictConfig, OmegaConf
+
+from ..errors import InputError
+from ..fast.annotations.packed_cache import AnnotationCache
+from ..fast.annotations.packed_dataset import is_registered_by
+from ..files import write_atomically
+from ..hashing import fingerprint_of
+from .annotations.checking import check_annotations, verdict_of
+from .folders import FoundData, find_splits
+from .preparing import dataset_names, forget
+
+logger = logging.getLogger(__name__)
+
+RECORD = "data.json"
+"""In a run folder: where its datasets lie, the hash of their annotations, and their classes."""
+
+_SPLITS = {"train": ("train",), "test": ("val", "test", "train")}
+
+
+# From a path to a registered dataset
+
+
+def name_own_data(cfg: DictConfig, given: Collection[str]) -> bool:
+    """Register the data that `cfg` names by paths, and put the datasets' names in the paths' place.
+
+    Args:
+        given: the keys that the user has set; those of `train.data` leave them alone.
+
+    Returns:
+        Whether there were any paths.
+
+    Raises:
+        InputError: no data was recognised at a path.
+    """
+    found = None
+    if cfg.train.data:
+        cfg.train.data = os.path.abspath(os.path.expanduser(cfg.train.data))
+        found = find_splits(cfg.train.data)
+        logger.info(f"{cfg.train.data}: {found.form}")
+    own = False
+    for role in _SPLITS:
+        key = f"dataloader.{role}.dataset.names"
+        if OmegaConf.select(cfg, f"dataloader.{role}.dataset") is None:
+            continue
+        if found is not None and key not in given:
+            OmegaConf.update(cfg, key, _register_split(found, role, cfg.train.data))
+            own = True
+            continue
+        names = dataset_names(cfg, role)
+        paths = [name for name in names if _is_path(name)]
+        if paths:
+            taken = [
+                _register_split(find_splits(name), role, name) if name in paths else name
+                for name in names
+            ]
+            OmegaConf.update(cfg, key, taken[0] if len(taken) == 1 else taken, force_add=True)
+            own = True
+    return own
+
+
+def _is_path(name: str) -> bool:
+    if name in DatasetCatalog.list():
+        return False
+    return os.sep in name or name.endswith((".json", ".yaml", ".yml")) or os.path.exists(name)
+
+
+def split_for(found: FoundData, role: str, path: str) -> str:
+    """The split of what was found at `path` that serves as "train" or "test".
+
+    Raises:
+        InputError: there is none.
+    """
+    wanted = _SPLITS[role]
+    if len(found.splits) == 1 and Path(path).is_file():
+        # Whatever it is called: a file that is named is meant.
+        wanted = tuple(found.splits)
+    split = next((split for split in wanted if split in found.splits), None)
+    if split is None:
+        there = ", ".join(found.splits)
+        raise InputError(
+            f"{path}: there is no split to {role} on ({there}); name it in a data.yaml, or give its file as "
+            f"dataloader.{role}.dataset.names=FILE"
+        )
+    return split
+
+
+def _register_split(found: FoundData, role: str, path: str) -> str:
+    """Register the split of `found` that serves as "train" or "test"; returns its name."""
+    split = split_for(found, role, path)
+    annotations, images = map(str, found.splits[split])
+    name = f"{found.name}_{split}"
+    taken = name in DatasetCatalog.list()
+    if taken and MetadataCatalog.get(name).get("source_file") != annotations:
+        # By another folder of the same name.
+        name = f"{name}_{fingerprint_of(annotations)[:6]}"
+    if name in DatasetCatalog.list():
+        # As it was read for another config.
+        forget(name)
+    _register(name, annotations, images, own=True, listed=found.classes)
+    return name
+
+
+def _register(name: str, annotations: str, images: str, **facts: Any) -> None:
+    register_coco_instances(name, {"source_file": annotations, **facts}, annotations, images)
+
+
+def identity(name: str) -> str | None:
+    """What stands for the name of a dataset in a recipe, of one named by its path: content and classes."""
+    if name not in MetadataCatalog.list() or not MetadataCatalog.get(name).get("own"):
+        return None
+    metadata = MetadataCatalog.get(name)
+    sha256 = AnnotationCache().sha256(metadata.json_file)
+    return f"{sha256}: {', '.join(metadata.get('thing_classes', ()))}"
+
+
+# Where the data of a run lies
+
+
+def write_record(
+    cfg: DictConfig, folder: str | os.PathLike, roles: Collection[str] = ("train", "test")
+) -> None:
+    """Write RUN/data.json: the datasets of a run that are in COCO's format.
+
+    Args:
+        roles: those that are used now; of the others, what is recorded stays.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    content = read_record(folder)
+    for role in _SPLITS:
+        content[role] = _entries(cfg, role) if role in roles else content.get(role, [])
+    text = json.dumps(content, indent=1) + "\n"
+    path = os.path.join(folder, RECORD)
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _entries(cfg: DictConfig, role: str) -> list[dict[str, Any]]:
+    entries = []
+    for name in dataset_names(cfg, role):
+        if not is_registered_by(register_coco_instances, name):
+            continue
+        metadata = MetadataCatalog.get(name)
+        source = os.path.abspath(metadata.get("source_file", metadata.json_file))
+        if not os.path.isfile(source):
+            continue
+        ids = metadata.get("thing_dataset_id_to_contiguous_id")
+        classes = metadata.get("thing_classes")
+        if not ids:
+            known = check_annotations(name, evaluated=role == "test")
+            ids, classes = [one["id"] for one in known.categories], known.names
+        entries.append(
+            {
+                "name": name,
+                "own": bool(metadata.get("own")),
+                "annotations": source,
+                "images": os.path.abspath(metadata.image_root),
+                "sha256": AnnotationCache().sha256(source),
+                "categories": [
+                    {"id": id_, "name": one} for id_, one in zip(ids, classes, strict=True)
+                ],
+            }
+        )
+    return entries
+
+
+def trained_categories(cfg: DictConfig) -> list[dict[str, Any]] | None:
+    """What the weights of `cfg` were trained on, as far as it is known.
+
+    The run in whose folder they lie says it; else the config's own training data does, if that is there.
+    """
+    recorded = read_record(os.path.dirname(cfg.train.init_checkpoint or "")).get("train")
+    if recorded:
+        return recorded[0]["categories"]
+    name = next(iter(dataset_names(cfg, "train")), None)
+    if name not in DatasetCatalog.list() or not is_registered_by(register_coco_instances, name):
+        return None
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("wanted"):
+        return metadata.wanted
+    try:
+        return verdict_of(metadata.json_file, None, f"dataset {name!r}").categories
+    except InputError:
+        # It need not be fit for training, or be there at all.
+        return None
+
+
+def read_record(folder: str | os.PathLike) -> dict[str, list[dict[str, Any]]]:
+    """What RUN/data.json says of "train" and "test"; nothing where there is none, or it is damaged."""
+    try:
+        content = json.loads(Path(folder, RECORD).read_text(encoding="utf-8"))
+        keys = {"name": str, "own": bool, "annotations": str, "images": str, "sha256": str}
+        for entries in content.values():
+            for entry in entries:
+                if not all(isinstance(entry[key], kind) for key, kind in keys.items()):
+                    return {}
+                [(one["id"], one["name"]) for one in entry["categories"]]
+        return {role: content.get(role, []) for role in _SPLITS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def is_of_own_data(folder: str | os.PathLike) -> bool:
+    """Whether the run in this folder has data that was named by its path."""
+    return any(entry["own"] for entries in read_record(folder).values() for entry in entries)
+
+
+def register_recorded(folder: str | os.PathLike) -> None:
+    """Register what RUN/data.json has and Detectron2's catalogs have not, or not where it is."""
+    for entries in read_record(folder).values():
+        for entry in entries:
+            name = entry["name"]
+            if name in DatasetCatalog.list():
+                path = MetadataCatalog.get(name).get("json_file")
+                if path is None or os.path.isfile(path) or not os.path.isfile(entry["annotations"]):
+                    continue
+                forget(name)
+            categories = entry["categories"]
+            _register(
+                name,
+                entry["annotations"],
+                entry["images"],
+                own=entry["own"],
+                wanted=categories,
+                thing_classes=[one["name"] for one in categories],
+                thing_dataset_id_to_contiguous_id={
+                    one["id"]: number for number, one in enumerate(categories)
+                },
+            )
+
+
+def changed_since(folder: str | os.PathLike, cfg: DictConfig) -> list[str]:
+    """In what the annotations of `cfg` are not those that RUN/data.json has, a sentence each."""
+    sentences = []
+    for role, before in read_record(folder).items():
+        now = _entries(cfg, role)
+        if before and now and len(before) == len(now):
+            for old, new in zip(before, now, strict=True):
+                if (old["sha256"], old["categories"]) != (new["sha256"], new["categories"]):
+                    done = "trained" if role == "train" else "tested"
+                    place = old["annotations"]
+                    before_that = "as it was then" if place == new["annotations"] else place
+                    sentences.append(
+                        f"{new['annotations']} is not what the run in {os.fspath(folder)} was {done} on "
+                        f"({before_that})"
+                    )
+    return sentences
