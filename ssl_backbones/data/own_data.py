@@ -1,7 +1,7 @@
 """Data of one's own: a path where a dataset's name is wanted, and what a run takes from its annotations.
 
 `train.data` (`--data`) and any path in `dataloader.*.dataset.names` are registered with Detectron2 under a
-name; RUN/data.json keeps where the data of a run lies, so that other commands find it again.
+name; RUN/run_data.json keeps where the data of a run lies, so that other commands find it again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from ..files import write_atomically
 from ..hashing import fingerprint_of
 from .annotations.checking import check_annotations, verdict_of
 from .folders import FoundData, find_splits
-from .preparing import dataset_names, forget
+from .preparing import dataset_names, forget, wanted_categories
 
 logger = logging.getLogger(__name__)
 
-RECORD = "data.json"
+RECORD = "run_data.json"
 """In a run folder: where its datasets lie, the hash of their annotations, and their classes."""
+
+_BUILTIN = frozenset(DatasetCatalog.list())
+"""What is registered before any config is loaded."""
 
 _SPLITS = {"train": ("train",), "test": ("val", "test", "train")}
 
@@ -37,11 +40,15 @@ _SPLITS = {"train": ("train",), "test": ("val", "test", "train")}
 # From a path to a registered dataset
 
 
-def name_own_data(cfg: DictConfig, given: Collection[str]) -> bool:
+def name_own_data(
+    cfg: DictConfig, given: Collection[str], *, eval_only: bool = False, known: bool = False
+) -> bool:
     """Register the data that `cfg` names by paths, and put the datasets' names in the paths' place.
 
     Args:
-        given: the keys that the user has set; those of `train.data` leave them alone.
+        given: the keys that the user has set; `train.data` leaves them alone.
+        eval_only: nothing is trained, so that there need not be anything to train on.
+        known: the config is of a run, and has the names of what `train.data` stood for.
 
     Returns:
         Whether there were any paths.
@@ -50,7 +57,7 @@ def name_own_data(cfg: DictConfig, given: Collection[str]) -> bool:
         InputError: no data was recognised at a path.
     """
     found = None
-    if cfg.train.data:
+    if cfg.train.data and not known:
         cfg.train.data = os.path.abspath(os.path.expanduser(cfg.train.data))
         found = find_splits(cfg.train.data)
         logger.info(f"{cfg.train.data}: {found.form}")
@@ -60,6 +67,9 @@ def name_own_data(cfg: DictConfig, given: Collection[str]) -> bool:
         if OmegaConf.select(cfg, f"dataloader.{role}.dataset") is None:
             continue
         if found is not None and key not in given:
+            if role == "train" and eval_only and "train" not in found.splits:
+                OmegaConf.update(cfg, key, [])
+                continue
             OmegaConf.update(cfg, key, _register_split(found, role, cfg.train.data))
             own = True
             continue
@@ -126,29 +136,46 @@ def identity(name: str) -> str | None:
     if name not in MetadataCatalog.list() or not MetadataCatalog.get(name).get("own"):
         return None
     metadata = MetadataCatalog.get(name)
+    if not os.path.isfile(metadata.json_file):
+        # Of a run that is only evaluated: what it was trained on need not be there any more.
+        return metadata.get("identity")
     sha256 = AnnotationCache().sha256(metadata.json_file)
     return f"{sha256}: {', '.join(metadata.get('thing_classes', ()))}"
+
+
+def content_hashes(cfg: DictConfig) -> dict[str, str]:
+    """The hash of the annotations of each dataset of `cfg` in COCO's format, by name."""
+    paths = {
+        name: MetadataCatalog.get(name).json_file
+        for role in _SPLITS
+        for name in dataset_names(cfg, role)
+        if is_registered_by(register_coco_instances, name)
+    }
+    return {n: AnnotationCache().sha256(path) for n, path in paths.items() if os.path.isfile(path)}
 
 
 # Where the data of a run lies
 
 
-def write_record(
-    cfg: DictConfig, folder: str | os.PathLike, roles: Collection[str] = ("train", "test")
-) -> None:
-    """Write RUN/data.json: the datasets of a run that are in COCO's format.
+def write_record(cfg: DictConfig, folder: str | os.PathLike, *, eval_only: bool = False) -> None:
+    """Write RUN/run_data.json: the datasets of a run that are in COCO's format.
 
-    Args:
-        roles: those that are used now; of the others, what is recorded stays.
+    What a run was trained and tested on stays as it is when something else is evaluated in its folder.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, or the file there is another program's.
     """
-    content = read_record(folder)
-    for role in _SPLITS:
-        content[role] = _entries(cfg, role) if role in roles else content.get(role, [])
+    path, content = os.path.join(folder, RECORD), read_record(folder)
+    if os.path.exists(path) and not content:
+        raise InputError(f"{path} is not the record of a run: remove it, or give another folder")
+    if eval_only:
+        entries = _entries(cfg, "test")
+        names = [entry["name"] for entry in entries]
+        others = [one for one in content.get("evaluated", []) if one["name"] not in names]
+        content = {"train": [], "test": [], **content, "evaluated": [*others, *entries]}
+    else:
+        content = {role: _entries(cfg, role) for role in _SPLITS}
     text = json.dumps(content, indent=1) + "\n"
-    path = os.path.join(folder, RECORD)
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
@@ -173,6 +200,7 @@ def _entries(cfg: DictConfig, role: str) -> list[dict[str, Any]]:
                 "annotations": source,
                 "images": os.path.abspath(metadata.image_root),
                 "sha256": AnnotationCache().sha256(source),
+                "identity": identity(name),
                 "categories": [
                     {"id": id_, "name": one} for id_, one in zip(ids, classes, strict=True)
                 ],
@@ -196,14 +224,17 @@ def trained_categories(cfg: DictConfig) -> list[dict[str, Any]] | None:
     if metadata.get("wanted"):
         return metadata.wanted
     try:
-        return verdict_of(metadata.json_file, None, f"dataset {name!r}").categories
+        verdict = verdict_of(metadata.json_file, None, f"dataset {name!r}")
+        return wanted_categories(cfg, name, verdict)
     except InputError:
         # It need not be fit for training, or be there at all.
         return None
 
 
 def read_record(folder: str | os.PathLike) -> dict[str, list[dict[str, Any]]]:
-    """What RUN/data.json says of "train" and "test"; nothing where there is none, or it is damaged."""
+    """What RUN/run_data.json says of what the run was trained and tested on ("train", "test"), and of what
+    was only evaluated in its folder ("evaluated"); nothing where there is none, or it is none of ours.
+    """
     try:
         content = json.loads(Path(folder, RECORD).read_text(encoding="utf-8"))
         keys = {"name": str, "own": bool, "annotations": str, "images": str, "sha256": str}
@@ -212,18 +243,21 @@ def read_record(folder: str | os.PathLike) -> dict[str, list[dict[str, Any]]]:
                 if not all(isinstance(entry[key], kind) for key, kind in keys.items()):
                     return {}
                 [(one["id"], one["name"]) for one in entry["categories"]]
-        return {role: content.get(role, []) for role in _SPLITS}
+        return {role: content[role] for role in ("train", "test")} | {
+            "evaluated": content.get("evaluated", [])
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def is_of_own_data(folder: str | os.PathLike) -> bool:
-    """Whether the run in this folder has data that was named by its path."""
-    return any(entry["own"] for entries in read_record(folder).values() for entry in entries)
+    """Whether the run in this folder has other data than Detectron2 and this package register."""
+    entries = (entry for entries in read_record(folder).values() for entry in entries)
+    return any(entry["name"] not in _BUILTIN for entry in entries)
 
 
 def register_recorded(folder: str | os.PathLike) -> None:
-    """Register what RUN/data.json has and Detectron2's catalogs have not, or not where it is."""
+    """Register what RUN/run_data.json has and Detectron2's catalogs have not, or not where it is."""
     for entries in read_record(folder).values():
         for entry in entries:
             name = entry["name"]
@@ -238,6 +272,7 @@ def register_recorded(folder: str | os.PathLike) -> None:
                 entry["annotations"],
                 entry["images"],
                 own=entry["own"],
+                identity=entry.get("identity"),
                 wanted=categories,
                 thing_classes=[one["name"] for one in categories],
                 thing_dataset_id_to_contiguous_id={
@@ -247,9 +282,11 @@ def register_recorded(folder: str | os.PathLike) -> None:
 
 
 def changed_since(folder: str | os.PathLike, cfg: DictConfig) -> list[str]:
-    """In what the annotations of `cfg` are not those that RUN/data.json has, a sentence each."""
+    """In what the annotations of `cfg` are not those that RUN/run_data.json has, a sentence each."""
     sentences = []
-    for role, before in read_record(folder).items():
+    record = read_record(folder)
+    for role in _SPLITS:
+        before = record.get(role)
         now = _entries(cfg, role)
         if before and now and len(before) == len(now):
             for old, new in zip(before, now, strict=True):

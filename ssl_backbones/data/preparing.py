@@ -74,19 +74,26 @@ def prepare(
             verdict = check_annotations(name, evaluated=role == "test", masks=masks)
             if verdict is not None and is_registered_by(register_coco_instances, name):
                 verdicts[name] = verdict
+    if _chosen(cfg) and not verdicts:
+        raise InputError(
+            f"train.classes={_chosen(cfg)}: classes can be chosen of data in COCO's format alone, and this "
+            "config has none"
+        )
     if not verdicts:
         return []
     first = next(iter(verdicts))
-    wanted = list(trained or _wanted(cfg, first, verdicts[first]))
+    wanted = list(trained or wanted_categories(cfg, first, verdicts[first]))
     like = _where("the training data") if trained else _where(first)
     for name, verdict in verdicts.items():
-        _settle_categories(name, verdict, wanted, like, chosen=bool(cfg.train.classes))
+        _settle_categories(name, verdict, wanted, like, chosen=bool(_chosen(cfg)))
     _settle_num_classes(cfg, first, verdicts[first], [one["name"] for one in wanted], given)
     if masks:
         _settle_masks(cfg, verdicts, roles)
-    elif any(0 < v.counts["with_masks"] < v.counts["objects"] for v in verdicts.values()):
-        # Detectron2's mapper would make masks of all objects or of none.
-        _read_no_masks(cfg)
+    elif "mask_in_features" in (OmegaConf.select(cfg, "model.roi_heads") or ()):
+        trained_on = [verdicts[n] for n in dataset_names(cfg, "train") if n in verdicts]
+        if any(0 < v.counts["with_masks"] < v.counts["objects"] for v in trained_on):
+            # Detectron2's mapper would make masks of all objects or of none.
+            _read_no_masks(cfg)
     sentences = []
     for name, verdict in verdicts.items():
         metadata = MetadataCatalog.get(name)
@@ -96,10 +103,13 @@ def prepare(
     return sentences
 
 
-def _wanted(cfg: DictConfig, name: str, verdict: Verdict) -> list[dict[str, Any]]:
-    """The categories of the first dataset that are kept, in the order of the model's classes."""
-    # In an override a class that is a number is one.
-    chosen = list(map(str, cfg.train.classes or ()))
+def wanted_categories(cfg: DictConfig, name: str, verdict: Verdict) -> list[dict[str, Any]]:
+    """The categories of the first dataset that are kept, in the order of the model's classes.
+
+    Raises:
+        InputError: `train.classes` names none of them, or one twice; or data.yaml lists others.
+    """
+    chosen = _chosen(cfg)
     listed = MetadataCatalog.get(name).get("listed")
     if listed and sorted(listed) != sorted(verdict.names):
         difference = first_difference(
@@ -127,6 +137,14 @@ def _wanted(cfg: DictConfig, name: str, verdict: Verdict) -> list[dict[str, Any]
     return [{"id": number, "name": one} for number, one in enumerate(chosen, 1)]
 
 
+def _chosen(cfg: DictConfig) -> list[str]:
+    """The names in `train.classes`; in an override, a class that is a number is one."""
+    classes = cfg.train.classes
+    if classes is None or isinstance(classes, str | int | float):
+        return [] if classes in (None, "") else [one.strip() for one in str(classes).split(",")]
+    return list(map(str, classes))
+
+
 def _settle_categories(
     name: str,
     verdict: Verdict,
@@ -148,8 +166,8 @@ def _settle_categories(
                 f"{_where(name)} has other classes than {like}: {difference}; give data with the same names, "
                 "or choose classes that both have by train.classes"
             )
-        if missing and chosen:
-            raise InputError(f"{_where(name)} has no class {missing[0]!r} to keep")
+        if len(missing) == len(names):
+            raise InputError(f"{_where(name)} has none of the classes {', '.join(names)} to keep")
         path, left_out = with_categories(verdict, wanted)
         categories = list(wanted)
         if surplus:
@@ -162,7 +180,11 @@ def _settle_categories(
         elif not chosen:
             said.append(f"its classes are read by name, in the order of {like}: {difference}")
     metadata = MetadataCatalog.get(name)
-    if path != metadata.json_file or (metadata.get("own") and not metadata.get("thing_classes")):
+    numbers = {category["id"]: number for number, category in enumerate(categories)}
+    # Set by whoever registered it, or by the record of a run that had other ids.
+    known = metadata.get("thing_dataset_id_to_contiguous_id")
+    is_named = metadata.get("thing_classes") or not metadata.get("own")
+    if path != metadata.json_file or not is_named or known not in (None, numbers):
         _read_instead(name, path, categories, said)
 
 

@@ -25,8 +25,11 @@ DEFAULT_CONFIG = "moco_1x"
 """The recipe of --data where none is named."""
 
 
-def load_config(file: str, overrides: Sequence[str] = ()) -> DictConfig:
+def load_config(file: str, overrides: Sequence[str] = (), *, eval_only: bool = False) -> DictConfig:
     """Load `file` (a path, or the name of a shipped config) and apply `overrides` ("key=value").
+
+    Args:
+        eval_only: nothing is trained: of own data, what is tested on is looked at.
 
     Raises:
         InputError: the file is missing or does not load, a key is unknown or a value does not fit.
@@ -46,22 +49,30 @@ def load_config(file: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise InputError(f"config {file} does not load: {type(error).__name__}: {error}") from error
     _fill_train_options(cfg, file)
     apply_overrides(cfg, overrides)
-    _find_data(cfg, Path(path).parent, given_keys(overrides))
+    _find_data(cfg, Path(path), given_keys(overrides), eval_only)
     return cfg
 
 
-def _find_data(cfg: DictConfig, folder: Path, given: set[str]) -> None:
-    """Register the data that `cfg` names by paths, and that of the run whose config it is."""
-    from ..data.own_data import RECORD, name_own_data, register_recorded
+def _find_data(cfg: DictConfig, path: Path, given: set[str], eval_only: bool) -> None:
+    """Register the data that `cfg` names by paths, and that of the run whose config.yaml it is."""
+    from ..data.own_data import (
+        name_own_data,
+        read_record,
+        register_recorded,
+        trained_categories,
+    )
     from ..data.preparing import prepare
 
-    is_recorded = (folder / RECORD).is_file()
-    if is_recorded:
-        register_recorded(folder)
-    if is_recorded and not given & {"train.data", "train.classes"}:
-        # All that follows from the data stands in the config already.
+    is_of_run = path.name == "config.yaml" and bool(read_record(path.parent))
+    if is_of_run:
+        register_recorded(path.parent)
+    # Otherwise all that follows from the data of a run stands in its config already.
+    known = is_of_run and not given & {"train.data", "train.classes"}
+    if not name_own_data(cfg, given, eval_only=eval_only, known=known):
         return
-    if name_own_data(cfg, given):
+    if eval_only:
+        prepare(cfg, ("test",), given=given, trained=trained_categories(cfg))
+    else:
         prepare(cfg, given=given)
 
 

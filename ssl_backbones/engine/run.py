@@ -6,10 +6,11 @@ import logging
 import os
 import shlex
 from argparse import Namespace
+from collections.abc import Collection
 from contextlib import nullcontext
 
 import torch
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
@@ -57,11 +58,13 @@ def run(args: Namespace) -> int:
     with one_voice():
         args.config_file = find_config(args.config_file or (DEFAULT_CONFIG if args.data else ""))
         args.opts = [*data_overrides(args.data, args.classes, args.init), *args.opts]
-        cfg = load_config(args.config_file, args.opts)
-        if args.data:
+        cfg = load_config(args.config_file, args.opts, eval_only=args.eval_only)
+        # A job chooses where it runs.
+        chooses = args.data and not args.slurm
+        if chooses:
             _choose_device(args, cfg)
         processes = world(args, cfg.train.device)
-        if args.data and not args.eval_only:
+        if chooses and not args.eval_only:
             _choose_batch(args, cfg, processes)
     if args.slurm:
         slurm.submit(args, run, device=cfg.train.device, output_dir=cfg.train.output_dir)
@@ -85,6 +88,11 @@ def _choose_batch(args: Namespace, cfg: DictConfig, world: World) -> None:
     given, key = given_keys(args.opts), "dataloader.train.total_batch_size"
     if key in given or OmegaConf.select(cfg, key) is None:
         return
+    saved = os.path.join(cfg.train.output_dir, "config.yaml")
+    if (args.resume or world.restarts) and os.path.isfile(saved):
+        # Whatever the number of processes is now.
+        args.opts[:0] = _batch_of(LazyConfig.load(saved), given)
+        return
     batch, reference = (
         IMAGES_A_PROCESS * world.size * cfg.train.accumulate,
         cfg.train.reference_batch_size,
@@ -99,9 +107,16 @@ def _choose_batch(args: Namespace, cfg: DictConfig, world: World) -> None:
     args.said.append(f"No batch is named: {IMAGES_A_PROCESS} images a process, {' '.join(words)}")
 
 
+def _batch_of(saved: DictConfig, given: Collection[str]) -> list[str]:
+    """Batch and learning rate of a run that goes on, as overrides."""
+    keys = ("dataloader.train.total_batch_size", "train.reference_batch_size", "optimizer.lr")
+    values = {key: OmegaConf.select(saved, key) for key in keys if key not in given}
+    return [f"{key}={value!r}" for key, value in values.items() if value is not None]
+
+
 def _in_process(args: Namespace, world: World) -> int:
     """What each process does; returns the exit status."""
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, eval_only=args.eval_only)
     start = settle(cfg, world, args)
     set_up(cfg, args, start)
     setting = take_effect(cfg, world, start)

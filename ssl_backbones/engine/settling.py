@@ -104,6 +104,7 @@ def _check_agreement(cfg: DictConfig, start: Start) -> None:
         {
             "config": fingerprint_of(everything_but_paths(cfg)),
             "code": agreement.code_version(),
+            "annotations": own_data.content_hashes(cfg),
             "weights": weights,
             "checkpoint to resume from": checkpoint,
             "version of torch": torch.__version__,
@@ -154,7 +155,7 @@ def set_up(cfg: DictConfig, args: Namespace, start: Start) -> None:
     if comm.is_main_process():
         if not args.eval_only:
             LazyConfig.save(cfg, os.path.join(folder, "config.yaml"))
-        own_data.write_record(cfg, folder, ("test",) if args.eval_only else ("train", "test"))
+        own_data.write_record(cfg, folder, eval_only=args.eval_only)
     seed_everything(cfg.train.seed, rank)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark
 

@@ -1,15 +1,25 @@
 """What a config takes from data of one's own: classes, masks, and what is refused before a model is built."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from own_data import own_data, rewrite
 from pycocotools import mask as coco_mask
 
-from ssl_backbones.data.preparing import prepare
+from ssl_backbones.data.own_data import (
+    RECORD,
+    changed_since,
+    content_hashes,
+    read_record,
+    trained_categories,
+    write_record,
+)
+from ssl_backbones.data.preparing import forget, prepare
 from ssl_backbones.engine.config import data_overrides, load_config
 from ssl_backbones.engine.recipe import fingerprint
 from ssl_backbones.errors import InputError
@@ -220,6 +230,120 @@ def test_any_path_can_be_given(digits, tmp_path, name):
     root = own_data(digits, tmp_path / name)
     cfg = load(root, classes="3,7")
     assert cfg.train.data == str(root) and list(cfg.train.classes) == ["3", "7"]
+
+
+@pytest.mark.parametrize("classes", ["7", "[7]", "'7'"])
+def test_one_class_may_be_named_in_any_way(root, classes):
+    cfg = load(root, f"train.classes={classes}")
+    assert cfg.model.roi_heads.num_classes == 1
+    assert MetadataCatalog.get("shapes_train").thing_classes == ["7"]
+
+
+def test_classes_are_chosen_of_cocos_format_alone(miniatures):
+    names = [
+        f"dataloader.{r}.dataset.names=voc_2007_{n}"
+        for r, n in (("train", "train"), ("test", "test"))
+    ]
+    cfg = load_config("moco_1x", [*names, "train.classes=[cat]", "model.roi_heads.num_classes=20"])
+    assert "of data in COCO's format alone" in refusal(prepare, cfg)
+
+
+def test_a_test_image_that_is_cut_short_in_place_is_noticed_at_the_next_start(root):
+    load(root)
+    image = next((root / "val").iterdir())
+    image.write_bytes(image.read_bytes()[:400])
+    assert f"image {image} cannot be used" in refusal(load, root)
+
+
+def test_a_file_beside_a_config_that_is_no_record_changes_nothing(root, tmp_path):
+    """Nor is it overwritten."""
+    other = tmp_path / RECORD
+    other.write_bytes((root / "train.json").read_bytes())
+    before = other.read_bytes()
+    assert read_record(tmp_path) == {}
+    with pytest.raises(InputError, match="is not the record of a run: remove it"):
+        write_record(load(root), tmp_path)
+    assert other.read_bytes() == before
+
+
+def test_what_is_only_evaluated_leaves_the_record_of_the_training(root, digits, tmp_path):
+    cfg = load(root)
+    run = tmp_path / "run"
+    run.mkdir()
+    write_record(cfg, run)
+    trained = read_record(run)
+    other = own_data(digits, tmp_path / "other")
+    rewrite(other / "val.json", lambda content: content["annotations"].pop())
+    write_record(load(other), run, eval_only=True)
+    record = read_record(run)
+    assert {role: record[role] for role in ("train", "test")} == {
+        role: trained[role] for role in ("train", "test")
+    }
+    assert [one["name"] for one in record["evaluated"]] == ["other_val"]
+    assert changed_since(run, load(root)) == []
+    assert len(changed_since(run, load(other))) == 1
+
+
+def test_the_recipe_of_a_run_needs_no_training_data_to_be_evaluated(root, tmp_path):
+    cfg = load(root, "train.init_checkpoint=")
+    run = tmp_path / "run"
+    run.mkdir()
+    write_record(cfg, run)
+    LazyConfig.save(cfg, str(run / "config.yaml"))
+    before = fingerprint(cfg)
+    for name in ("shapes_train", "shapes_val"):
+        forget(name)
+    shutil.rmtree(root / "train")
+    (root / "train.json").unlink()
+    again = load_config(str(run / "config.yaml"), eval_only=True)
+    assert fingerprint(again) == before
+    said = prepare(again, ("test",), trained=trained_categories(again))
+    assert all("have no object" in sentence for sentence in said)
+
+
+def test_other_ids_of_the_same_names_are_read_as_they_are(root, tmp_path):
+    cfg = load(root)
+    run = tmp_path / "run"
+    run.mkdir()
+    write_record(cfg, run)
+    LazyConfig.save(cfg, str(run / "config.yaml"))
+    before = objects("shapes_val")
+
+    def number_from_11(content):
+        for one in (*content["categories"], *content["annotations"]):
+            key = "category_id" if "image_id" in one else "id"
+            one[key] += 10
+
+    rewrite(root / "val.json", number_from_11)
+    for name in ("shapes_train", "shapes_val"):
+        forget(name)
+    again = load_config(str(run / "config.yaml"), eval_only=True)
+    prepare(again, ("test",), trained=trained_categories(again))
+    assert objects("shapes_val") == before
+    assert min(MetadataCatalog.get("shapes_val").thing_dataset_id_to_contiguous_id) > 10
+
+
+def test_a_folder_with_a_test_set_alone_can_be_evaluated_on(root):
+    (root / "train.json").unlink()
+    shutil.rmtree(root / "train")
+    cfg = load_config("moco_1x", data_overrides(str(root)), eval_only=True)
+    assert cfg.dataloader.test.dataset.names == "shapes_val"
+    assert "there is no split to train on (val)" in refusal(load, root)
+
+
+def test_machines_are_told_apart_by_what_is_in_their_annotations(root, digits, tmp_path):
+    """The names are the same; `settle` compares the hashes of all ranks."""
+    one = content_hashes(load(root))
+    other = own_data(digits, tmp_path / "machine" / "shapes")
+    for name in ("shapes_train", "shapes_val"):
+        forget(name)
+    assert content_hashes(load(other)) == one
+    rewrite(other / "train.json", lambda content: content["annotations"].pop())
+    changed = content_hashes(load(other))
+    assert (
+        changed["shapes_val"] == one["shapes_val"]
+        and changed["shapes_train"] != one["shapes_train"]
+    )
 
 
 def test_data_yaml_must_name_the_classes_that_the_file_has(root):

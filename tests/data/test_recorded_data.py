@@ -1,4 +1,4 @@
-"""What RUN/data.json is for: the data of a run is found again, and is told when it is other data."""
+"""What RUN/run_data.json is for: the data of a run is found again, and is told when it is other data."""
 
 import json
 from types import SimpleNamespace

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from detectron2.config import LazyConfig
 from own_data import in_odd_forms, own_data, register, rewrite
 from running import TINY, checkpoint, difference, output
 
@@ -47,6 +48,10 @@ def by_hand(runs, clean, tmp_path_factory):
     return results(folder)
 
 
+def yaml_of(folder):
+    return LazyConfig.load(str(folder / "config.yaml"))
+
+
 def entries(folder):
     """Everything in a folder, with sizes and times."""
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
@@ -65,7 +70,7 @@ def by_path(runs, clean, tmp_path_factory):
 
 def test_a_path_trains_as_a_name_does(by_hand, by_path, clean):
     same(results(by_path), by_hand)
-    record = json.loads((by_path / "data.json").read_text())
+    record = json.loads((by_path / "run_data.json").read_text())
     (train,) = record["train"]
     assert train["annotations"] == str(clean / "train.json") and train["name"] == "shapes_train"
     assert [one["name"] for one in train["categories"]] == list("0123456789")
@@ -139,10 +144,17 @@ def test_the_same_data_elsewhere_is_the_same_recipe_and_other_data_is_not_gone_o
     assert "elsewhere/val.json is not what the run in" in output(again)
 
 
-def test_every_process_finds_the_data(runs, clean, tmp_path):
-    words = (*FEW, "dataloader.train.total_batch_size=2")
-    statuses = runs.run(tmp_path / "run", *words, processes=2, data=str(clean))
-    assert statuses == [0, 0], output(tmp_path / "run")
+def test_every_process_finds_the_data_and_a_run_keeps_its_batch(runs, clean, tmp_path):
+    """Two images a process where nobody names a batch; whatever the number of processes that go on."""
+    folder = tmp_path / "run"
+    assert runs.run(folder, *FEW, processes=2, data=str(clean)) == [0, 0], output(folder)
+    before = yaml_of(folder)
+    assert before.dataloader.train.total_batch_size == before.train.reference_batch_size == 4
+    assert before.optimizer.lr == 0.02 * 4 / 2  # tiny.py's is for two images
+    words = ("train.max_iter=6", "train.eval_period=0")
+    assert runs.run(folder, *words, data=str(clean), resume=True) == [0], output(folder)
+    after = yaml_of(folder)
+    assert after.dataloader.train.total_batch_size == 4 and after.optimizer.lr == 0.04
 
 
 def test_classes_are_those_of_the_weights_by_name(runs, digits, by_path, tmp_path):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from detectron2.data import MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
 from ...fast.annotations.coco_json import KNOWN_FAULTY, collector_paused
 from ...fast.annotations.packed_cache import AnnotationCache
+from ...fast.annotations.packed_dataset import is_registered_by
 from ...hashing import fingerprint_of
 from ..images import image_faults, pages_note
 from .examining import examine
@@ -89,6 +91,8 @@ def check_annotations(
         # What is registered here has the classes of its file, or is meant to have others.
         classes=None if metadata.get("source_file") else metadata.get("thing_classes"),
         points=metadata.get("keypoint_names"),
+        # Another reader has its own file and its own format.
+        copied=is_registered_by(register_coco_instances, name),
     )
 
 
@@ -101,12 +105,14 @@ def verdict_of(
     masks: bool | None = None,
     classes: Sequence[str] | None = None,
     points: Sequence[str] | None = None,
+    copied: bool = True,
 ) -> Verdict:
     """What `check_annotations` says of a COCO file by its path; remembered by the file's content.
 
     Args:
         image_root: the folder of the images; None not to look for them.
         where: what the file is, as the first words of a message.
+        copied: whether a file of another form is copied in COCO's own form, to be read instead.
         classes, points: the class and key point names that it is registered with.
 
     Raises:
@@ -140,6 +146,7 @@ def verdict_of(
                     f"{where}: image {image} cannot be used: {reason}; mend the file or take it out of the "
                     "dataset"
                 )
+        changes = changes if copied else []
         if changes:
             text = json.dumps(content)
         warnings = list(found.warnings)
@@ -165,7 +172,8 @@ def verdict_of(
     # Under such a name it passes with faults that are refused under another one.
     if KNOWN_FAULTY not in where:
         # Of the bytes that were looked at: the file may have changed since.
-        text = json.dumps({"verdict": asdict(verdict), "folders": folders})
+        files = _state_of_files(folder for folder, _ in folders) if evaluated else None
+        text = json.dumps({"verdict": asdict(verdict), "folders": folders, "files": files})
         cache.set_checked(_key(sha256, facts), _CHECKS, text)
     return verdict
 
@@ -176,13 +184,27 @@ def _remembered(cache: AnnotationCache, path: str, key: str) -> Verdict | None:
         remembered = json.loads(cache.checked(key, _CHECKS))
         known = Verdict(**remembered["verdict"])
         # A folder's time of change tells whether an image was taken out since.
-        if any(os.stat(folder).st_mtime_ns != changed for folder, changed in remembered["folders"]):
+        folders = remembered["folders"]
+        if any(os.stat(folder).st_mtime_ns != changed for folder, changed in folders):
+            return None
+        # The files of a test set were looked at themselves.
+        if remembered["files"] not in (None, _state_of_files(folder for folder, _ in folders)):
             return None
         if known.changes:
             return known if cache.sha256(known.path) == known.sha256 else None
         return replace(known, path=path)
     except (OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def _state_of_files(folders: Iterable[str]) -> str:
+    """SHA-256 of names, sizes and times of all files in some folders."""
+    states = []
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            found = ((entry.name, entry.stat()) for entry in entries)
+            states.append(sorted((name, one.st_size, one.st_mtime_ns) for name, one in found))
+    return fingerprint_of(states)
 
 
 def _key(sha256: str, facts: list[Any]) -> str:

@@ -99,7 +99,8 @@ class GroundTruths:
         from ...data.own_data import read_record
 
         registered = _registered(dataset)
-        entries = read_record(folder).get("test", ())
+        record = read_record(folder)
+        entries = [*record.get("evaluated", ()), *record.get("test", ())]
         recorded = next((entry for entry in entries if entry["name"] == dataset), None)
         categories = recorded["categories"] if recorded else None
         if self._annotations is not None:
