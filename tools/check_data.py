@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,11 +74,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    headline, splits, classes = _splits(args)
+    headline, there, classes = _splits(args)
+    splits = {args.split: there[args.split]} if args.split else there
     if args.fix:
         _check_fix(args.fix, splits)
-    say = _printer()
-    say(headline)
+    _say(headline)
     checked = {name: _check(name, split) for name, split in splits.items()}
     counted = {name: one.counts for name, one in checked.items() if one.counts}
     if counted:
@@ -94,26 +94,23 @@ def run(args: argparse.Namespace) -> int:
         ("Problems:", problems),
     ):
         if lines:
-            say("", heading, *(f"- {line}" for line in lines))
-    say("")
+            _say("", heading, *(f"- {line}" for line in lines))
+    _say("")
     if args.fix:
-        say(_fix(args.fix, next(iter(checked.values()))))
+        _say(_fix(args.fix, next(iter(checked.values()))))
     if problems:
         again = shlex.join([COMMAND, str(args.path)])
         number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise InputError(f"{number}, listed above: mend what is wrong, then run {again}")
     if not args.images:
-        say(_next(args))
+        _say(_next(args.path.expanduser().absolute(), there))
     return 0
 
 
-def _next(args: argparse.Namespace) -> str:
+def _next(path: Path, there: Collection[str]) -> str:
     """What to run, from any folder, where there is something to train on."""
     from ssl_backbones import tool_command
-    from ssl_backbones.data.folders import find_splits
 
-    path = args.path.expanduser().absolute()
-    there = find_splits(path).splits
     # Whatever it is called: a file that is named is meant.
     if "train" not in there and not (len(there) == 1 and path.is_file()):
         return f"There is no split to train on ({', '.join(there)}): add one before a training"
@@ -121,16 +118,13 @@ def _next(args: argparse.Namespace) -> str:
     return f"Next: {shlex.join(train)} --init CHECKPOINT"
 
 
-def _printer() -> Any:
-    def say(*lines: str) -> None:
-        for line in lines:
-            print(one_line(line))
-
-    return say
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(one_line(line))
 
 
 def _splits(args: argparse.Namespace) -> tuple[str, dict[str, Split], list[str] | None]:
-    """What PATH is, in words; the splits to look at; and the names of classes that it gives besides."""
+    """What PATH is, in words; its splits; and the names of classes that it gives besides."""
     from ssl_backbones.data.folders import Split, find_splits
 
     if args.images:
@@ -143,12 +137,10 @@ def _splits(args: argparse.Namespace) -> tuple[str, dict[str, Split], list[str] 
     else:
         found = find_splits(args.path)
         form, splits, classes = found.form, found.splits, found.classes
-    if args.split:
-        if args.split not in splits:
-            raise InputError(
-                f"--split {args.split}: {args.path} has no such split; there are {', '.join(splits)}"
-            )
-        splits = {args.split: splits[args.split]}
+    if args.split and args.split not in splits:
+        raise InputError(
+            f"--split {args.split}: {args.path} has no such split; there are {', '.join(splits)}"
+        )
     return f"{args.path}: {form}", splits, classes
 
 
@@ -178,7 +170,7 @@ def _check(name: str, split: Split) -> Checked:
 
 def _look_at_images(images: Iterable[dict[str, Any]], split: Split) -> tuple[list[str], list[str]]:
     """Which page of image files is read, and the files that cannot be used."""
-    from ssl_backbones.data.images import image_faults, pages_note
+    from ssl_backbones.data.images import format_fault, image_faults, pages_note
     from ssl_backbones.progress import progress_bar
 
     # LVIS gives addresses instead of names.
@@ -186,9 +178,7 @@ def _look_at_images(images: Iterable[dict[str, Any]], split: Split) -> tuple[lis
     with progress_bar(len(images)) as advance:
         faults = list(image_faults(images, str(split.images), advance))
     problems = [
-        f"{split.annotations}: image {path} cannot be used: {reason}; mend the file or take it out of the "
-        "dataset"
-        for path, reason in faults[:_LISTED]
+        f"{split.annotations}: {format_fault(path, reason)}" for path, reason in faults[:_LISTED]
     ]
     if len(faults) > _LISTED:
         problems.append(
@@ -249,8 +239,9 @@ def _compare(
 
 
 def _names(content: dict[str, Any]) -> list[str]:
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    return [category["name"] for category in categories]
+    from ssl_backbones.data.annotations.reading import categories_of
+
+    return [category["name"] for category in categories_of(content)]
 
 
 def _with_file(splits: dict[str, Split], checked: dict[str, Checked], field: str) -> list[str]:

@@ -118,14 +118,17 @@ def load(mapper: Mapper, record: Mapping[str, Any]) -> Any:
         except Exception as error:
             reason = _why_unusable(record, error)
             if reason is not None:
-                raise UnusableImageError(
-                    f"image {path} cannot be used: {reason}; mend the file or take it out of the dataset"
-                ) from error
+                raise UnusableImageError(format_fault(path, reason)) from error
             if not isinstance(error, OSError):
                 logger.error(f"the mapper failed on {path}, which can be read")
                 raise
         # The file could be read after all: a disk or network that faltered for a moment.
         return mapper(record)
+
+
+def format_fault(path: str, reason: str) -> str:
+    """That an image file cannot be used, and the mend."""
+    return f"image {path} cannot be used: {reason}; mend the file or take it out of the dataset"
 
 
 def readable(mapper: Mapper) -> Mapper:

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..fast.annotations.coco_json import collector_paused, parse_json
 from ..fast.annotations.packed_cache import AnnotationCache
 from ..fast.annotations.packed_dataset import is_registered_by
-from .annotations.checking import Verdict, check_annotations
+from .annotations.checking import Verdict, check_annotations, first_unlike
 
 NUM_CLASSES = ("model.roi_heads.num_classes", "model.num_classes")
 """Where two-stage and one-stage detectors have their number of classes."""
@@ -83,7 +83,7 @@ def prepare(
         return []
     first = next(iter(verdicts))
     wanted = list(trained or wanted_categories(cfg, first, verdicts[first]))
-    like = _where("the training data") if trained else _where(first)
+    like = "the training data" if trained else _where(first)
     for name, verdict in verdicts.items():
         _settle_categories(name, verdict, wanted, like, chosen=bool(_chosen(cfg)))
     _settle_num_classes(cfg, first, verdicts[first], [one["name"] for one in wanted], given)
@@ -311,10 +311,7 @@ def _say(name: str, sentence: str) -> None:
 
 def first_difference(one: str, ours: Sequence[str], other: str, theirs: Sequence[str]) -> str:
     """Where two unlike lists of classes differ first, in words: "class 1 is 'box' in A and 'disc' in B"."""
-    pairs = zip([*ours, None], [*theirs, None], strict=False)
-    number, (mine, its) = next(
-        (number, pair) for number, pair in enumerate(pairs) if pair[0] != pair[1]
-    )
+    number, mine, its = first_unlike(ours, theirs)
     words = [
         f"{name!r} in {of}" if name else f"none in {of}" for name, of in ((mine, one), (its, other))
     ]
@@ -322,8 +319,6 @@ def first_difference(one: str, ours: Sequence[str], other: str, theirs: Sequence
 
 
 def _where(name: str) -> str:
-    if name not in MetadataCatalog.list():
-        return name
     metadata = MetadataCatalog.get(name)
     return f"dataset {name!r} ({metadata.get('source_file', metadata.get('json_file'))})"
 

@@ -12,6 +12,7 @@ from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.structures import Instances, PolygonMasks
 from omegaconf import DictConfig, OmegaConf
 
+from ..data.preparing import dataset_names
 from ..errors import InputError
 from .instances import draw_instances
 
@@ -71,8 +72,7 @@ def input_format(cfg: DictConfig) -> str:
 
 def class_names(cfg: DictConfig) -> list[str]:
     """Of the training dataset, or the first of several; [] where they are not known."""
-    names = OmegaConf.select(cfg, "dataloader.train.dataset.names")
-    name = names if isinstance(names, str) or not names else names[0]
+    name = next(iter(dataset_names(cfg, "train")), None)
     return list(MetadataCatalog.get(name).get("thing_classes", ())) if name else []
 
 

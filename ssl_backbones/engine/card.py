@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
 
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +11,7 @@ from tabulate import tabulate
 from torch import nn
 
 from ..data.preparing import dataset_names, learns_masks
+from ..drawing.mapped_images import class_names
 from ..lazy import stock_name
 from ..modeling.freezing import count_parameters, norms, parts
 from .settling import Setting
@@ -78,16 +78,13 @@ def _images(cfg: DictConfig) -> str:
     trained, tested = (
         OmegaConf.select(cfg, f"dataloader.{split}.dataset.names") for split in ("train", "test")
     )
-    both = _names(trained) & _names(tested)
+    both = {*dataset_names(cfg, "train")} & {*dataset_names(cfg, "test")}
     remark = f"; AP says how well {', '.join(sorted(both))} was learnt" if both else ""
     return f"{trained}, tested on {tested}{remark}"
 
 
 def _classes(cfg: DictConfig) -> str:
-    """Of the training data, or the first of several."""
-    name = next(iter(dataset_names(cfg, "train")), None)
-    known = name is not None and name in MetadataCatalog.list()
-    classes = (known and MetadataCatalog.get(name).get("thing_classes")) or ()
+    classes = class_names(cfg)
     if not classes:
         return "not known: the data does not say"
     return f"{len(classes)}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
@@ -115,10 +112,6 @@ def _evaluator(cfg: DictConfig) -> str:
     tasks = evaluator.get("tasks")
     name = stock_name(evaluator.get("_target_")).rpartition(".")[2]
     return f"{name}, {', '.join(tasks)}" if tasks else name
-
-
-def _names(given: Any) -> set[str]:
-    return {given} if isinstance(given, str) else set(given or ())
 
 
 class _Known(dict):

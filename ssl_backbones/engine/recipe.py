@@ -69,16 +69,10 @@ def recipe(
 
 def _own_datasets(cfg: DictConfig) -> dict[str, str]:
     """By name of each dataset that was named by its path: the hash of its content, and its classes."""
-    from omegaconf import OmegaConf
-
-    names: set[str] = set()
-    for role in ("train", "test"):
-        given = OmegaConf.select(cfg, f"dataloader.{role}.dataset.names")
-        names.update([given] if isinstance(given, str) else given or ())
-    if not names:
-        return {}
     from ..data.own_data import identity
+    from ..data.preparing import dataset_names
 
+    names = {name for role in ("train", "test") for name in dataset_names(cfg, role)}
     return {name: found for name in names if (found := identity(name))}
 
 

@@ -81,9 +81,13 @@ def settle(cfg: DictConfig, world: World, args: Namespace) -> Start:
     """
     given = cfg.train.init_checkpoint or ""
     start = agreement.on_main_process(lambda: _start(cfg, world, args))
-    # One process reads the annotations first, and leaves to the others of its machine what it found out.
-    agreement.on_each_machine(lambda: preflight.prepare_data(cfg, args.eval_only))
-    preflight.prepare_data(cfg, args.eval_only)
+    # The main process has just read the annotations. On another machine the first one does, and leaves to
+    # the others what it found out.
+    agreement.on_each_machine(
+        lambda: None if comm.is_main_process() else preflight.prepare_data(cfg, args.eval_only)
+    )
+    if comm.get_local_rank() > 0:
+        preflight.prepare_data(cfg, args.eval_only)
     # The main process has just resolved them: the same file is not hashed twice.
     cfg.train.init_checkpoint = agreement.on_each_machine(
         lambda: resolve(given) if not comm.is_main_process() else cfg.train.init_checkpoint or ""

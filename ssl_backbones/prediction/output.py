@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import ssl_backbones.data  # noqa: F401  registers the embedded datasets
 
-from ..data.annotations.reading import read_coco
+from ..data.annotations.reading import categories_of, read_coco
 from ..data.preparing import NUM_CLASSES, dataset_names
 from ..drawing.instances import draw_instances, save_picture
 from ..errors import InputError
@@ -83,28 +83,26 @@ def _registered(names: Sequence[str]) -> Classes | None:
     class_names = metadata.get("thing_classes")
     class_of = metadata.get("thing_dataset_id_to_contiguous_id")
     # A dataset of the user's own gets its ids when it is loaded; its categories are enough.
-    categories = None if class_of else _categories_in(metadata.get("json_file"))
+    categories = [] if class_of else _categories_in(metadata.get("json_file"))
     if class_names is None:
-        if categories is None:
+        if not categories:
             return None
         class_names = [category["name"] for category in categories]
-    ids = sorted(class_of, key=class_of.get) if class_of else None
-    ids = [category["id"] for category in categories] if categories else ids
-    if ids is None or len(ids) != len(class_names):
+    ids = sorted(class_of, key=class_of.get) if class_of else [one["id"] for one in categories]
+    if len(ids) != len(class_names):
         ids = list(range(len(class_names)))
     return Classes(list(class_names), ids)
 
 
-def _categories_in(json_file: str | None) -> list[dict[str, Any]] | None:
-    """The categories of a COCO file in the order in which Detectron2 numbers them; None without one."""
+def _categories_in(json_file: str | None) -> list[dict[str, Any]]:
+    """The categories of a COCO file in the order in which Detectron2 numbers them; none without one."""
     if json_file is None:
-        return None
+        return []
     try:
         with PathManager.open(json_file, "rb") as file:
-            content, _ = read_coco(file.read(), json_file)
-        return sorted(content["categories"], key=lambda category: category["id"])
+            return categories_of(read_coco(file.read(), json_file).content)
     except (OSError, InputError):
-        return None
+        return []
 
 
 _LONGEST_NAME = 60  # characters of a picture's name: file systems end at 255 bytes

@@ -18,9 +18,9 @@ from ...fast.annotations.coco_json import KNOWN_FAULTY, collector_paused
 from ...fast.annotations.packed_cache import AnnotationCache
 from ...fast.annotations.packed_dataset import is_registered_by
 from ...hashing import fingerprint_of
-from ..images import image_faults, pages_note
+from ..images import format_fault, image_faults, pages_note
 from .examining import examine
-from .reading import read_coco
+from .reading import categories_of, read_coco
 from .voc import check_voc, voc_files
 
 _CHECKS = 5
@@ -142,10 +142,7 @@ def verdict_of(
         folders = [] if root is None else _check_image_files(content, root, where)
         if evaluated and root is not None:
             for image, reason in image_faults(content["images"], root):
-                raise InputError(
-                    f"{where}: image {image} cannot be used: {reason}; mend the file or take it out of the "
-                    "dataset"
-                )
+                raise InputError(f"{where}: {format_fault(image, reason)}")
         changes = changes if copied else []
         if changes:
             text = json.dumps(content)
@@ -154,17 +151,11 @@ def verdict_of(
             names = [image["file_name"] for image in content["images"] if "file_name" in image]
             note = pages_note(os.path.join(root, name) for name in names)
             warnings += [note] if note else []
-    categories = sorted(
-        ({"id": one["id"], "name": one["name"]} for one in content["categories"]),
-        key=lambda category: category["id"],
-    )
-    copy = None
-    if changes:
-        copy = cache.keep_copy(sha256, _CHECKS, text)
+    copy = cache.keep_copy(sha256, _CHECKS, text) if changes else None
     verdict = Verdict(
         os.fspath(copy or path),
         cache.sha256(copy) if copy else sha256,
-        categories,
+        [{"id": one["id"], "name": one["name"]} for one in categories_of(content)],
         found.counts._asdict(),
         changes,
         warnings,
@@ -224,13 +215,12 @@ def _check_registration(
     content: Any, classes: Sequence[str] | None, points: Sequence[str] | None, where: str
 ) -> None:
     """Refuse other categories, or key points, than the dataset is registered with: Detectron2 would fail."""
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    names = [category.get("name") for category in categories]
+    categories = categories_of(content)
+    names = [category["name"] for category in categories]
     # Detectron2 registers LVIS with each category's first synonym, which is not the name of all.
     synonyms = [(category.get("synonyms") or [None])[0] for category in categories]
     if classes and list(classes) not in (names, synonyms):
-        pairs = zip([*names, None], [*classes, None], strict=False)
-        theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
+        _, theirs, ours = first_unlike(names, classes)
         raise InputError(
             f"{where}: has {len(names)} categories and is registered with {len(classes)} classes; the first "
             f"that differs is {theirs!r} in the file and {ours!r} in the registration; correct the file, or "
@@ -243,6 +233,12 @@ def _check_registration(
                 f"{where}: annotation {annotation['id']} has {len(values)} numbers for key points, and "
                 f"{len(points)} of x, y and visibility are {3 * len(points)}; correct it"
             )
+
+
+def first_unlike(one: Sequence[str], other: Sequence[str]) -> tuple[int, str | None, str | None]:
+    """Where two unlike lists of names differ first, and what each has there; None past its end."""
+    pairs = zip([*one, None], [*other, None], strict=False)
+    return next((n, *pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
 
 
 def _refuse_no_points(content: Any, points: Sequence[str], where: str) -> None:

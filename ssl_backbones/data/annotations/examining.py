@@ -14,8 +14,8 @@ from .box_judging import Objects, judge_boxes
 from .fields import batches
 from .masks import run_length_fault
 
-SMALL, MEDIUM = 32**2, 96**2
-"""Square pixels of mask below which COCO calls an object small, and medium."""
+SMALL, LARGE = 32**2, 96**2
+"""Square pixels of mask: below the first COCO calls an object small, from the second on large."""
 
 _NAMED = 5
 """Of classes without objects."""
@@ -162,7 +162,7 @@ def _by_class(objects: _Columns, categories: Iterable[Mapping[str, Any]]) -> dic
 
 
 def _of_areas(areas: np.ndarray) -> dict[str, int]:
-    below_small, below_medium = (int((areas < limit).sum()) for limit in (SMALL, MEDIUM))
+    below_small, below_medium = (int((areas < limit).sum()) for limit in (SMALL, LARGE))
     return {
         "small": below_small,
         "medium": below_medium - below_small,

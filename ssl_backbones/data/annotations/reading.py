@@ -316,3 +316,8 @@ _ANNOTATIONS = {
     "iscrowd": _are_crowd_marks,
 }
 """COCO's own form of the fields that are read here, for `find_odd`."""
+
+
+def categories_of(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The categories of a file's content by ascending id, which is how Detectron2 numbers them."""
+    return sorted(content["categories"], key=lambda category: category["id"])

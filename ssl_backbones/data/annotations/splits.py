@@ -15,6 +15,7 @@ from ...errors import InputError
 from ...fast.annotations.coco_json import collector_paused, parse_json
 from ...fast.annotations.packed_cache import AnnotationCache
 from ...hashing import fingerprint_of
+from .checking import first_unlike
 from .voc import listed, voc_files
 
 logger = logging.getLogger("detectron2")
@@ -50,8 +51,7 @@ def _check_classes(train: str, test: str) -> None:
     ours, theirs = (MetadataCatalog.get(name).get("thing_classes") for name in (train, test))
     if not ours or not theirs or list(ours) == list(theirs):
         return
-    pairs = zip([*ours, None], [*theirs, None], strict=False)
-    first, second = next(pair for pair in pairs if pair[0] != pair[1])
+    _, first, second = first_unlike(ours, theirs)
     raise InputError(
         f"dataset {train!r} has the class {first!r} where {test!r} has {second!r}: what is trained on one is "
         "not what is tested on the other; give two with the same classes in the same order"

@@ -114,7 +114,7 @@ class AnnotationCache:
         """What `set_checked` remembered.
 
         Raises:
-            OSError: nothing.
+            OSError: it did not.
         """
         return self._checked(sha256, number).read_text(encoding="utf-8")
 
@@ -128,12 +128,13 @@ class AnnotationCache:
         Raises:
             InputError: the cache folder cannot be written to.
         """
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        data = text.encode()
+        digest = hashlib.sha256(data).hexdigest()
         path = (
             made_in_cache(self._cache, "annotations") / f"{sha256[:16]}-{number}-{digest[:8]}.json"
         )
         if not path.is_file() or digest_of(path) != digest:
-            write_atomically(path, lambda file: file.write(text.encode()))
+            write_atomically(path, lambda file: file.write(data))
         return path
 
     def _checked(self, sha256: str, number: int) -> Path:

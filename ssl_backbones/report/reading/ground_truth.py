@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -152,7 +151,7 @@ def read_ground_truth(
         InputError: the file cannot be read or contradicts itself.
     """
     from ...data.annotations.examining import examine
-    from ...data.annotations.reading import read_coco
+    from ...data.annotations.reading import categories_of, read_coco
     from ...data.preparing import in_categories
     from ...fast.annotations.coco_json import collector_paused
 
@@ -181,21 +180,11 @@ def read_ground_truth(
             if "file_name" in image
         },
         annotations={image_id: coco.imgToAnns.get(image_id, []) for image_id in coco.imgs},
-        class_names=_class_names(coco),
+        # No two are the same: those of one name in the file have their ids behind it.
+        class_names={one["id"]: one["name"] for one in categories_of(content)},
     )
     has_masks = all(found.get("segmentation") for found in annotations)
     return GroundTruth(path, coco, images, has_masks)
-
-
-def _class_names(coco: COCO) -> dict[int, str]:
-    """By COCO's id; categories of the same name have their ids behind it, by which they are told apart."""
-    names = {
-        id_: encodable(str(found.get("name", id_))) for id_, found in sorted(coco.cats.items())
-    }
-    while len(set(names.values())) < len(names):
-        counts = Counter(names.values())
-        names = {id_: f"{n} ({id_})" if counts[n] > 1 else n for id_, n in names.items()}
-    return names
 
 
 def evaluated_images(truth: GroundTruth, facts: Mapping[str, Any]) -> Sequence[Any] | None:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import ssl_backbones.data  # noqa: F401  registers the embedded datasets
 
+from ...data.annotations.examining import LARGE, SMALL
 from ...data.loading import build_train_loader
 from ...data.preparing import prepare
 from ...drawing.instances import contact_sheet, save_picture, thumbnail
@@ -26,7 +27,6 @@ from ...errors import InputError
 
 logger = logging.getLogger("detectron2")
 
-SMALL, LARGE = 32**2, 96**2  # pixels: COCO's bounds of small and of large objects
 FINEST_CELL = 4  # pixels: of an FPN's finest feature map
 
 
