@@ -40,9 +40,7 @@ class Rows(NamedTuple):
     where: str  # the file, as the first words of a message
     kind: str  # "image", "annotation" or "category"
     rows: list[dict[str, Any]]
-    odd: Set[
-        str
-    ]  # fields that are not in COCO's own form in some of them, of those that `find_odd` is asked for
+    odd: Set[str]  # fields that are not in COCO's own form in some of them, as `find_odd` tells
 
     @property
     def kinds(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask
 
+from ...fast.annotations.coco_json import compressed
 from .fields import ABSENT, Change, UnsureError, are_finite, number_of, whole_number_of
 
 # Five bits a character from "0" on, the sixth saying that more follow. What ends in the midst of a number
@@ -208,15 +209,9 @@ def mask_boxes(masks: Sequence[Any]) -> np.ndarray:
             boxes[outlined, axis + 2] = np.maximum.reduceat(numbers[axis::2], starts)
     of_runs = [index for index, mask in enumerate(masks) if isinstance(mask, dict)]
     if of_runs:
-        found = pycocotools.mask.toBbox([_compressed(masks[index]) for index in of_runs])
+        found = pycocotools.mask.toBbox([compressed(masks[index]) for index in of_runs])
         boxes[of_runs, :2], boxes[of_runs, 2:] = found[:, :2], found[:, :2] + found[:, 2:]
     return boxes
-
-
-def _compressed(mask: Mapping[str, Any]) -> Mapping[str, Any]:
-    if isinstance(mask["counts"], list):
-        return pycocotools.mask.frPyObjects(mask, *mask["size"])
-    return mask
 
 
 def run_length_fault(mask: Mapping[str, Any], height: int, width: int) -> str | None:

@@ -256,7 +256,7 @@ def _fill(
         mask = annotation.segmentation
         if mask:
             if type(mask) is dict:
-                mask = _run_lengths(mask)
+                mask = compressed(mask)
             else:
                 mask = [part for part in mask if len(part) >= 6 and len(part) % 2 == 0]
             if not mask:
@@ -268,8 +268,8 @@ def _fill(
     return num_matched, num_without_mask
 
 
-def _run_lengths(mask: dict[str, Any]) -> dict[str, Any]:
-    """The mask with its run lengths compressed."""
+def compressed(mask: dict[str, Any]) -> dict[str, Any]:
+    """A mask in run lengths as pycocotools takes it: with these compressed."""
     if isinstance(mask["counts"], list):
         return pycocotools.mask.frPyObjects(mask, *mask["size"])
     return mask
