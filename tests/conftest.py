@@ -43,6 +43,16 @@ def pytest_unconfigure():
     shutil.rmtree(TEMPORARY, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def module_folder(request, tmp_path_factory):
+    """A folder for a module's tests, which is gone after them unless one failed: detectors are large."""
+    folder = tmp_path_factory.mktemp(request.module.__name__.rpartition(".")[2])
+    before = request.session.testsfailed
+    yield folder
+    if request.session.testsfailed == before:
+        shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session")
 def digits() -> Path:
     """The embedded digits dataset in miniature: 12 scenes to train on, 6 to test on, of 64 x 64 pixels."""

@@ -200,9 +200,9 @@ def test_what_the_examples_import_is_there():
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, digits, moco_file, converted, whole):
+def workplace(module_folder, digits, moco_file, converted, whole):
     """A folder that looks like the checkout, with the files that the pages name."""
-    folder = tmp_path_factory.mktemp("readme")
+    folder = module_folder
     for name in ("tools", "configs", "docs", "projects", "ssl_backbones", "setup.py", "README.md"):
         (folder / name).symlink_to(CHECKOUT / name)
     (folder / "moco_v2_800ep_pretrain.pth.tar").symlink_to(moco_file)

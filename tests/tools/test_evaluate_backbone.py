@@ -26,11 +26,11 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def start(moco_file, tmp_path_factory):
+def start(moco_file, module_folder):
     """Start the command with an output folder, in a process group of its own."""
     from ssl_backbones.data.digits.miniatures import write_miniatures
 
-    folder = tmp_path_factory.mktemp("evaluate")
+    folder = module_folder
     # Lists of images are made by the command: not in the folder that other tests share.
     datasets = folder / "datasets"
     datasets.mkdir()
