@@ -89,3 +89,39 @@ def keys(browser, *pressed):
 
 def active(browser, expression="outerHTML"):
     return ask(browser, f"document.activeElement.{expression}")
+
+
+ACCESSIBLE = {
+    "a language": "document.documentElement.lang === 'en'",
+    "one title": "document.querySelectorAll('h1').length === 1",
+    "landmarks": "['header', 'nav', 'main', 'footer'].every(n => document.querySelector(n))",
+    "headings in order": "[...document.querySelectorAll('h1, h2, h3, h4')].map(h => +h.tagName[1])"
+    ".every((level, i, all) => i === 0 ? level === 1 : level <= all[i - 1] + 1)",
+    "pictures in words": "[...document.images].every(i => i.alt.length > 10)",
+    "plots in words": "[...document.querySelectorAll('svg:not([aria-hidden])')]"
+    ".every(s => s.getAttribute('role') === 'img' && s.getAttribute('aria-label').length > 10)",
+    "labels": "[...document.querySelectorAll('input')].every(i => i.labels.length === 1"
+    " && i.labels[0].textContent.trim())",
+    "legends": "[...document.querySelectorAll('fieldset')].every(f => f.querySelector('legend'))",
+    "captions": "[...document.querySelectorAll('table')].every(t => t.caption.textContent.trim())",
+    "scopes": "[...document.querySelectorAll('th')].every(h => ['col', 'row'].includes(h.scope))",
+    "a head for each row": "[...document.querySelectorAll('tbody tr')].every("
+    "r => r.cells[0].tagName === 'TH')",
+    "as many cells as heads": "[...document.querySelectorAll('table')].every(t => !t.tHead ||"
+    " [...t.rows].every(r => r.cells.length === t.tHead.rows[0].cells.length))",
+    "unique ids": "(ids => new Set(ids).size === ids.length)("
+    "[...document.querySelectorAll('[id]')].map(e => e.id))",
+    "named sections": "[...document.querySelectorAll('[aria-labelledby]')].every("
+    "e => document.getElementById(e.getAttribute('aria-labelledby')))",
+    "links that lead somewhere": "[...document.querySelectorAll('a')].every("
+    "a => document.querySelector(a.getAttribute('href')))",
+    "named groups": "[...document.querySelectorAll('[role=group]')].every("
+    "e => e.getAttribute('aria-label').trim())",
+    "places to scroll have names": "[...document.querySelectorAll('div[tabindex], pre')].every("
+    "e => e.getAttribute('role') === 'group' && e.tabIndex === 0)",
+    "few landmarks": "!document.querySelector('[role=region]')",
+    "named buttons": "[...document.querySelectorAll('button')].every(b => b.textContent.trim())",
+    "targets large enough to touch": "[...document.querySelectorAll('.filters label, summary')]"
+    ".every(e => !e.checkVisibility() || e.getBoundingClientRect().height >= 24)",
+}
+"""Expressions that are true of an accessible page, by what each is of."""

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+from running import checkpoint, difference
+
 SPLITS = {"train": "train", "test": "val"}
 """Those of the digits, and what they are called here."""
 
@@ -60,3 +62,16 @@ def register(root: str) -> None:
 
     for name in SPLITS.values():
         register_coco_instances(f"own_{name}", {}, f"{root}/{name}.json", f"{root}/{name}")
+
+
+def results(folder: Path):
+    """Weights, metrics without the dataset's name, and detections of a run."""
+    metrics = json.loads((folder / "inference" / "metrics.json").read_text())
+    del metrics["dataset"]
+    found = (folder / "inference" / "coco_instances_results.json").read_bytes()
+    return checkpoint(folder)["model"], metrics, found
+
+
+def same(one, other) -> None:
+    assert difference(one[0], other[0]) is None
+    assert one[1:] == other[1:]

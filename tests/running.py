@@ -193,6 +193,8 @@ def _run(flags: dict, words: list[str], environment: dict, fault, out: Path) -> 
         "data": None,
         "classes": None,
         "init": None,
+        "val_share": None,
+        "epochs": None,
     }
     status = run_command(lambda: run(Namespace(**{**given, **flags})))
     sys.stdout.flush()

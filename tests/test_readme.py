@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from page_commands import commands, files, python_blocks, shows
 from page_files import write_dino, write_own_data, write_study, write_without_statistics
+from yolo_files import write_yolo
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"
@@ -79,6 +80,7 @@ TABLE = {
     ),
     "check_data.py": Sized(),
     "--classes three,ten": Sized(),
+    "--data signs": Sized({"--epochs 20": "--epochs 0.1"}, SMALL_OWN_DATA),
     "--data numerals": Sized(add=SMALL_OWN_DATA, trains=True),
     "browse_data.py --config-file numerals_swav.py": Sized(),
     "browse_data.py output/numerals": Sized(),
@@ -211,6 +213,7 @@ def workplace(module_folder, digits, moco_file, converted, whole):
     write_dino(folder / "dino_resnet50_full.pth")
     write_without_statistics(converted, folder / "from_a_script.pkl")
     write_own_data(digits, folder / "numerals")
+    write_yolo(digits, folder, segments=True)[0].rename(folder / "signs")
     write_study(folder / "output" / "transfer_study" / "cells.csv")
     for name, content in files(TEXT).items():
         (folder / name).write_text(content)

@@ -47,10 +47,16 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--data",
         metavar="PATH",
-        help="data of your own: a folder with COCO files, one such file, or a data.yaml; in place of the "
-        "config's datasets",
+        help="data of your own: a folder of COCO, YOLO, VOC or labelme, a COCO file, or a data.yaml; in "
+        "place of the config's datasets",
     )
     add("--classes", metavar="A,B", help="which classes of --data to keep, in this order")
+    add(
+        "--val-share",
+        type=float,
+        metavar="S",
+        help="of --data without a split, the share of the images to test on (default 0.2)",
+    )
     add("--num-images", type=int, default=16, metavar="N", help="the first N (default 16)")
     add(
         "--out",
@@ -97,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         args.opts = [word for word in args.opts if word not in runs]
         args.out = args.out or Path(runs[0]) / "browse_data"
     args.config_file = args.config_file or (DEFAULT_CONFIG if args.data else "")
-    args.opts = [*data_overrides(args.data, args.classes), *args.opts]
+    args.opts = [*data_overrides(args.data, args.classes, val_share=args.val_share), *args.opts]
     cfg = load_config(args.config_file, args.opts)
     out = args.out or Path(cfg.train.output_dir) / "browse_data"
     with progress_bar(args.num_images) as advance:

@@ -4,23 +4,26 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ssl_backbones.errors import InputError, one_line, run_command
 
 if TYPE_CHECKING:
     from ssl_backbones.data.annotations.examining import Counts
-    from ssl_backbones.data.folders import Split
+    from ssl_backbones.data.folders import FoundData, Split
     from ssl_backbones.tables import Table
 
 COMMAND = "tools/check_data.py"
 EXAMPLES = """
 examples:
-  a folder with COCO files and images, such as an export of Roboflow, CVAT or Label Studio:
+  a folder of COCO, YOLO, Pascal VOC or labelme, such as an export of Roboflow, CVAT or Label Studio:
     tools/check_data.py ~/shapes
   one of its splits:
     tools/check_data.py ~/shapes --split val
@@ -28,6 +31,10 @@ examples:
     tools/check_data.py annotations.json --images ~/photographs
   a copy in COCO's own form, in which all is mended that needs no guess:
     tools/check_data.py ~/shapes/train.json --fix ~/shapes/train_mended.json
+  the COCO file of one split of a folder in another format:
+    tools/check_data.py ~/yolo --split train --fix ~/yolo_train.json
+  a page to look at: counts, classes, sizes, annotated images and the odd ones:
+    tools/check_data.py ~/shapes --page
 
 The same is looked at before each run. What is read otherwise than it is written, or is odd, is said; a
 problem is what no run should start with.
@@ -39,13 +46,21 @@ _LISTED = 10
 
 
 class Checked(NamedTuple):
-    """What was found in one split, each a sentence; its content is None if the file could not be read."""
+    """What was found in one split, each a sentence; its content is None if the file could not be read.
 
-    content: dict[str, Any] | None
-    counts: Counts | None
-    changes: list[str]
-    warnings: list[str]
-    problems: list[str]
+    Attributes:
+        paths: of the images that have a file name.
+        faults: path -> why the image file cannot be used.
+    """
+
+    split: Split
+    content: dict[str, Any] | None = None
+    counts: Counts | None = None
+    changes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    problems: Sequence[str] = ()
+    paths: Sequence[str] = ()
+    faults: Mapping[str, str] = MappingProxyType({})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,48 +71,55 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = result.add_argument
-    add("path", type=Path, metavar="PATH", help="a folder, a COCO file, or a data.yaml")
+    formats = "a folder of COCO, YOLO, VOC or labelme, a COCO file, or a data.yaml"
+    add("path", type=Path, metavar="PATH", help=formats)
     add("--split", metavar="NAME", help="look at this one alone: train, val or test")
-    add(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="where the images of a single COCO file are, if not near it",
-    )
-    add(
-        "--fix",
-        type=Path,
-        metavar="OUT.json",
-        help="write the split in COCO's own form to a new file; the old one is never touched",
-    )
+    images = "where the images of a single COCO file are, if not near it"
+    add("--images", type=Path, metavar="DIR", help=images)
+    share = "of data without a split, the share of the images to test on (default 0.2)"
+    add("--val-share", type=float, metavar="S", help=share)
+    fix = "write the split in COCO's own form to a new file; the old one is never touched"
+    add("--fix", type=Path, metavar="OUT.json", help=fix)
+    page = "also write what is found as one page for a browser (default NAME_data.html, here)"
+    add("--page", nargs="?", const="", metavar="FILE.html", help=page)
     return result
 
 
 def run(args: argparse.Namespace) -> int:
-    headline, there, classes = _splits(args)
+    if args.page is not None:
+        # What is not installed is said before the long look.
+        import jinja2  # noqa: F401
+    found = _found(args)
+    there = found.splits
     splits = {args.split: there[args.split]} if args.split else there
     if args.fix:
         _check_fix(args.fix, splits)
-    _say(headline)
+    page = None if args.page is None else _page_path(args.page or f"{found.name}_data.html")
+    _say(f"{args.path}: {found.form}")
     checked = {name: _check(name, split) for name, split in splits.items()}
     counted = {name: one.counts for name, one in checked.items() if one.counts}
-    if counted:
-        for table in (_table_of_counts(counted), _table_of_classes(counted)):
-            print(f"\n{table.format_text()}")
+    tables = [_table_of_counts(counted), _table_of_classes(counted)] if counted else []
+    for table in tables:
+        print(f"\n{table.format_text()}")
 
-    contents = {name: one.content for name, one in checked.items() if one.content}
-    noted, wrong = _compare(splits, contents, classes)
+    noted, wrong = _compare(checked, found.classes)
+    duplicates = _duplicates(checked)
     problems = [line for one in checked.values() for line in one.problems] + wrong
-    for heading, lines in (
-        ("Read as it is meant:", _with_file(splits, checked, "changes")),
-        ("Odd:", _with_file(splits, checked, "warnings") + noted),
-        ("Problems:", problems),
-    ):
+    findings = {
+        "Read as it is meant:": _with_file(checked, "changes"),
+        "Odd:": _with_file(checked, "warnings") + noted + _trained_on(checked, duplicates),
+        "Problems:": problems,
+    }
+    for heading, lines in findings.items():
         if lines:
             _say("", heading, *(f"- {line}" for line in lines))
     _say("")
     if args.fix:
-        _say(_fix(args.fix, next(iter(checked.values()))))
+        _say(_fix(args.fix, *checked.values()))
+    if page:
+        facts = {"path": str(args.path), "read as": found.form}
+        _write_page(page, found.name, facts, findings, tables, checked, duplicates)
+        _say(f"Page: {page} (open it in a browser)")
     if problems:
         again = shlex.join([COMMAND, str(args.path)])
         number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -123,34 +145,40 @@ def _say(*lines: str) -> None:
         print(one_line(line))
 
 
-def _splits(args: argparse.Namespace) -> tuple[str, dict[str, Split], list[str] | None]:
-    """What PATH is, in words; its splits; and the names of classes that it gives besides."""
-    from ssl_backbones.data.folders import Split, find_splits
+def _found(args: argparse.Namespace) -> FoundData:
+    """What PATH is."""
+    from ssl_backbones.data.folders import FoundData, Split, find_splits
 
     if args.images:
         if not args.path.is_file() or args.path.suffix in (".yaml", ".yml"):
             raise InputError(f"--images is of a single COCO file, which {args.path} is not")
+        if args.val_share is not None:
+            raise InputError(
+                "--val-share with --images, which looks at all of a file: leave one out"
+            )
         if not args.images.is_dir():
             raise InputError(f"--images {args.images}: there is no such folder")
         split = Split(args.path.absolute(), args.images.absolute())
-        form, splits, classes = "a single COCO file", {"train": split}, None
+        found = FoundData(args.path.stem, "a single COCO file", {"train": split}, None)
     else:
-        found = find_splits(args.path)
-        form, splits, classes = found.form, found.splits, found.classes
-    if args.split and args.split not in splits:
+        found = find_splits(args.path, divides=True, val_share=args.val_share)
+    if args.split and args.split not in found.splits:
         raise InputError(
-            f"--split {args.split}: {args.path} has no such split; there are {', '.join(splits)}"
+            f"--split {args.split}: {args.path} has no such split; there are "
+            f"{', '.join(found.splits)}"
         )
-    return f"{args.path}: {form}", splits, classes
+    return found
 
 
 def _check(name: str, split: Split) -> Checked:
     """Look at one split; all that is found wrong is collected."""
     from ssl_backbones.data.annotations.examining import examine
     from ssl_backbones.data.annotations.reading import read_coco
+    from ssl_backbones.data.images import format_fault, image_faults, pages_note
     from ssl_backbones.fast.annotations.coco_json import collector_paused
+    from ssl_backbones.progress import progress_bar
 
-    where = str(split.annotations)
+    where = str(split.shown)
     try:
         with collector_paused():
             data = split.annotations.read_bytes()
@@ -161,65 +189,47 @@ def _check(name: str, split: Split) -> Checked:
                 content, where, evaluated=name != "train", masks=True
             )
     except OSError as error:
-        return Checked(None, None, [], [], [f"{where}: cannot be read: {error.strerror}"])
+        return Checked(split, problems=[f"{where}: cannot be read: {error.strerror}"])
     except InputError as error:
-        return Checked(None, None, [], [], [str(error)])
-    notes, faults = _look_at_images(content["images"], split)
-    return Checked(content, counts, changes, warnings + notes, problems + faults)
-
-
-def _look_at_images(images: Iterable[dict[str, Any]], split: Split) -> tuple[list[str], list[str]]:
-    """Which page of image files is read, and the files that cannot be used."""
-    from ssl_backbones.data.images import format_fault, image_faults, pages_note
-    from ssl_backbones.progress import progress_bar
-
+        return Checked(split, problems=[str(error)])
     # LVIS gives addresses instead of names.
-    images = [image for image in images if "file_name" in image]
+    images = [image for image in content["images"] if "file_name" in image]
+    paths = [os.path.normpath(os.path.join(split.images, one["file_name"])) for one in images]
     with progress_bar(len(images)) as advance:
-        faults = list(image_faults(images, str(split.images), advance))
-    problems = [
-        f"{split.annotations}: {format_fault(path, reason)}" for path, reason in faults[:_LISTED]
-    ]
-    if len(faults) > _LISTED:
-        problems.append(
-            f"{split.annotations}: {len(faults) - _LISTED} more of its {len(images)} images cannot be used"
-        )
-    note = pages_note(_paths(images, split))
-    return ([note] if note else []), problems
+        found = image_faults(images, str(split.images), advance)
+        faults = {os.path.normpath(path): reason for path, reason in found}
+    faulty = [f"{where}: {format_fault(path, reason)}" for path, reason in faults.items()]
+    if more := faulty[_LISTED:]:
+        rest = f"{where}: {len(more)} more of its {len(images)} images cannot be used"
+        faulty = [*faulty[:_LISTED], rest]
+    if note := pages_note(paths):
+        warnings.append(note)
+    changes = [*split.said, *changes]
+    return Checked(split, content, counts, changes, warnings, problems + faulty, paths, faults)
 
 
-def _paths(images: Iterable[dict[str, Any]], split: Split) -> list[str]:
-    import os
-
-    names = (image["file_name"] for image in images if "file_name" in image)
-    return [os.path.normpath(os.path.join(split.images, name)) for name in names]
-
-
-def _compare(
-    splits: dict[str, Split], contents: dict[str, dict[str, Any]], listed: list[str] | None
-) -> tuple[list[str], list[str]]:
+def _compare(checked: dict[str, Checked], listed: list[str] | None) -> tuple[list[str], list[str]]:
     """What is odd and what is wrong about the splits beside each other."""
     from ssl_backbones.data.preparing import first_difference
 
     warnings, problems = [], []
-    names = {split: _names(content) for split, content in contents.items()}
+    names = {split: _names(one.content) for split, one in checked.items() if one.content}
     for split, own in names.items():
         if listed and sorted(listed) != sorted(own):
             difference = first_difference("the data.yaml", sorted(listed), split, sorted(own))
             problems.append(
-                f"{splits[split].annotations}: in alphabetical order {difference}; let both have the "
+                f"{checked[split].split.shown}: in alphabetical order {difference}; let both have the "
                 "same names"
             )
-    if "train" not in contents:
+    if "train" not in names:
         return warnings, problems
-    trained = names["train"]
-    images = set(_paths(contents["train"]["images"], splits["train"]))
-    for split in contents.keys() - {"train"}:
-        where = splits[split].annotations
-        if splits[split] == splits["train"]:
+    train, trained = checked["train"], names["train"]
+    for split in names.keys() - {"train"}:
+        one, own = checked[split], names[split]
+        where = one.split.shown
+        if one.split == train.split:
             warnings.append(f"{where} is trained and tested on: AP says how well it was learnt")
             continue
-        own = names[split]
         if own != trained:
             difference = first_difference("train", trained, split, own)
             # A split may list only the classes of which it has objects.
@@ -229,13 +239,53 @@ def _compare(
                 problems.append(
                     f"{where}: {difference}; give all splits the same names, or choose classes that both have"
                 )
-        both = images.intersection(_paths(contents[split]["images"], splits[split]))
-        if both:
+        if both := set(train.paths).intersection(one.paths):
             problems.append(
                 f"{where}: shares {len(both)} images with train, such as {min(both)}; take them out of one "
                 "of the two"
             )
     return warnings, problems
+
+
+def _duplicates(checked: dict[str, Checked]) -> list[list[tuple[str, str]]]:
+    """Image files of the same bytes in two splits or more, each with its split, train first."""
+    from ssl_backbones.data.dividing import equal_files
+
+    owners: dict[str, list[str]] = defaultdict(list)
+    of_size: dict[int, set[str]] = defaultdict(set)
+    # A split that is trained and tested on is looked at once.
+    for name in {one.split: name for name, one in reversed(checked.items())}.values():
+        for path in set(checked[name].paths) - checked[name].faults.keys():
+            owners[path].append(name)
+            of_size[os.path.getsize(path)].add(name)
+    # Files of a size that is of one split alone are not read.
+    compared = [path for path in owners if len(of_size[os.path.getsize(path)]) > 1]
+    in_order = sorted(checked, key=lambda name: name != "train")
+    groups = [
+        [(name, path) for name in in_order for path in group if name in owners[path]]
+        for group in equal_files(compared, Path("/"))
+    ]
+    return sorted(group for group in groups if len(dict(group)) > 1)
+
+
+def _trained_on(
+    checked: dict[str, Checked], duplicates: Sequence[Sequence[tuple[str, str]]]
+) -> list[str]:
+    """That files of the other splits are files of train, a sentence a split."""
+    sentences = []
+    for split in checked:
+        pairs = [
+            (path, first)
+            for (of_first, first), *others in duplicates
+            for name, path in others
+            if of_first == "train" != split == name and path != first
+        ]
+        if pairs:
+            sentences.append(
+                f"{checked[split].split.shown}: image files that train has too, byte for byte: {len(pairs)} "
+                f"(first: {pairs[0][0]} as {pairs[0][1]}): AP on them says how well they were learnt"
+            )
+    return sentences
 
 
 def _names(content: dict[str, Any]) -> list[str]:
@@ -244,10 +294,10 @@ def _names(content: dict[str, Any]) -> list[str]:
     return [category["name"] for category in categories_of(content)]
 
 
-def _with_file(splits: dict[str, Split], checked: dict[str, Checked], field: str) -> list[str]:
+def _with_file(checked: dict[str, Checked], field: str) -> list[str]:
     return [
-        f"{splits[name].annotations}: {sentence}"
-        for name, one in checked.items()
+        f"{one.split.shown}: {sentence}"
+        for one in checked.values()
         for sentence in getattr(one, field)
     ]
 
@@ -273,8 +323,9 @@ def _table_of_counts(counted: dict[str, Counts]) -> Table:
             *(f"{one.mean_objects:.1f}, {one.max_objects}" for one in counted.values()),
         ],
         ["crowds", *(one.crowds for one in counted.values())],
+        ["with key points", *(one.with_points for one in counted.values())],
     ]
-    return Table("", ["", *counted], rows)
+    return Table("What is there", ["", *counted], rows)
 
 
 def _table_of_classes(counted: dict[str, Counts]) -> Table:
@@ -284,7 +335,7 @@ def _table_of_classes(counted: dict[str, Counts]) -> Table:
     rows = [
         [one_line(name), *(one.by_class.get(name) for one in counted.values())] for name in classes
     ]
-    return Table("", ["objects of the class", *counted], rows)
+    return Table("Objects by class", ["objects of the class", *counted], rows)
 
 
 def _check_fix(out: Path, splits: dict[str, Split]) -> None:
@@ -302,11 +353,44 @@ def _fix(out: Path, checked: Checked) -> str:
 
     if checked.content is None:
         return f"{out} is not written: the file cannot be read"
-    if not checked.changes:
+    if not checked.changes and not checked.split.origin:
         return f"{out} is not written: the file is in COCO's own form already"
     text = json.dumps(checked.content)
     write_atomically(out, lambda file: file.write(text.encode()))
-    return f"Written, with the {len(checked.changes)} changes that are told above: {out}"
+    changes = (
+        f", with the {len(checked.changes)} changes that are told above" if checked.changes else ""
+    )
+    return f"Written{changes}: {out} (its file names are below {checked.split.images})"
+
+
+def _page_path(name: str) -> Path:
+    page = Path(name)
+    if page.suffix.lower() not in (".html", ".htm") or page.is_dir():
+        raise InputError(f"--page {page}: give a file that ends in .html, or none")
+    if not os.access(page.parent, os.W_OK):
+        raise InputError(f"--page {page}: give a file in a folder that can be written to")
+    return page
+
+
+def _write_page(
+    page: Path,
+    name: str,
+    facts: dict[str, str],
+    findings: dict[str, list[str]],
+    tables: Sequence[Table],
+    checked: dict[str, Checked],
+    duplicates: Sequence[Sequence[tuple[str, str]]],
+) -> None:
+    from ssl_backbones.files import write_atomically
+    from ssl_backbones.report.page.data_page import SplitContent, format_data_page
+
+    splits = {
+        name: SplitContent(str(one.split.images), one.content, one.counts, one.faults)
+        for name, one in checked.items()
+        if one.content and one.counts
+    }
+    text = format_data_page(name, facts, findings, tables, splits, duplicates)
+    write_atomically(page, lambda file: file.write(text.encode()))
 
 
 def main(argv: list[str] | None = None) -> int:

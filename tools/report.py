@@ -116,10 +116,14 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
 
     if args.data:
         from ssl_backbones.data.folders import find_splits
-        from ssl_backbones.data.own_data import split_for
+        from ssl_backbones.data.own_data import read_record, split_for
 
-        found = find_splits(args.data)
-        args.annotations, args.images = found.splits[split_for(found, "test", args.data)]
+        tested = [entry for run in args.runs for entry in read_record(run).get("test", ())]
+        shares = [entry["derived"]["val_share"] for entry in tested if entry.get("derived")]
+        share = next((share for share in shares if share is not None), None)
+        found = find_splits(args.data, divides=share is not None, val_share=share)
+        split = found.splits[split_for(found, "test", args.data)]
+        args.annotations, args.images = split.annotations, split.images
 
     from ssl_backbones.report.comparing.building import build
     from ssl_backbones.report.page.exports import format_csv, format_markdown

@@ -12,6 +12,8 @@ EXAMPLES = """
 examples:
   train on data of your own, a folder with COCO files, from your own pretraining:
     tools/train_net.py --data ~/shapes --init my_moco.pth.tar train.max_iter=3000
+  the same for as long as it takes to see each image 50 times:
+    tools/train_net.py --data ~/shapes --init my_moco.pth.tar --epochs 50
   train on 8 GPUs:
     tools/train_net.py --config-file configs/swav_ms2x.py --num-gpus 8
   the same from your own pretraining:
@@ -55,14 +57,26 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--data",
         metavar="PATH",
-        help="data of your own: a folder with COCO files, one such file, or a data.yaml; in place of the "
-        "config's datasets",
+        help="data of your own: a folder of COCO, YOLO, VOC or labelme, a COCO file, or a data.yaml; in "
+        "place of the config's datasets",
     )
     add("--classes", metavar="A,B", help="which classes of --data to keep, in this order")
+    add(
+        "--val-share",
+        type=float,
+        metavar="S",
+        help="of --data without a split, the share of the images to test on (default 0.2)",
+    )
     add(
         "--init",
         metavar="FILE",
         help="what the backbone starts from: a self-supervised checkpoint, a converted one or ssl://NAME",
+    )
+    add(
+        "--epochs",
+        type=float,
+        metavar="E",
+        help="train so many epochs of the data, in place of train.max_iter; the schedule moves with it",
     )
     add(
         "--resume", action="store_true", help="go on from the newest checkpoint in train.output_dir"

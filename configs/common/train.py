@@ -1,9 +1,13 @@
 """Every `train.*` option of tools/train_net.py, once, with what it means."""
 
 train = dict(
-    # Data of your own: a folder with COCO files, one such file, or a data.yaml (docs/your_own_data.md). It
-    # takes the place of the config's datasets, its number of classes and, without masks, of its mask head.
+    # Data of your own: a folder of COCO, YOLO, VOC or labelme, a COCO file, or a data.yaml
+    # (docs/your_own_data.md). It takes the place of the config's datasets, its number of classes and, without
+    # masks, of its mask head.
     data="",
+    # Of data that names no split: the share of its images to test on (--val-share); None for 0.2. With a
+    # number a single split is divided, too; 0 divides nothing.
+    val_share=None,
     # Which of its classes to keep, in this order (--classes a,b); None for all.
     classes=None,
     # Run folder: config.yaml, log.txt, metrics.json, checkpoints, inference/.

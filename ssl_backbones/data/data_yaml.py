@@ -1,4 +1,4 @@
-"""A data.yaml with Ultralytics' keys path, train, val, test and names."""
+"""A data.yaml with Ultralytics' keys path, train, val, test, names and kpt_shape."""
 
 from __future__ import annotations
 
@@ -13,10 +13,19 @@ from .image_folders import SPLIT_WORDS, read_bytes
 
 
 class DataYaml(NamedTuple):
-    """Where each split of the file is, absolute, and the classes in their order; None without names."""
+    """What the file says.
 
+    Attributes:
+        file: itself.
+        places: where each split is, absolute.
+        classes: their names in order; None without any.
+        keypoints: how many an object has, and 2 or 3 numbers of each: x, y and its visibility; None without.
+    """
+
+    file: Path
     places: dict[str, Path]
     classes: list[str] | None
+    keypoints: tuple[int, int] | None
 
 
 def read_data_yaml(path: Path) -> DataYaml:
@@ -26,19 +35,22 @@ def read_data_yaml(path: Path) -> DataYaml:
         path: absolute; its folder is what the file's own paths are relative to.
 
     Raises:
-        InputError: it cannot be read, is not YAML, names no split, a split with several paths, or classes
-            that are no text or not as many as it says.
+        InputError: it cannot be read, is not YAML, names no split, a split with several paths, classes that
+            are no text or not as many as it says, or another kpt_shape.
     """
     content = _content(path)
     below = path.parent / _text(content.get("path") or ".", "path", path)
     places = {
-        split: _place(below, _text(content[split], split, path))
+        split: _place(below, _text(content[split], split, path), path)
         for split in SPLIT_WORDS
         if content.get(split) is not None
     }
     if not places:
-        raise InputError(f"{path} has no train, val or test; give the path of a COCO file for each")
-    return DataYaml(places, _classes(content.get("names"), content.get("nc"), path))
+        raise InputError(
+            f"{path} has no train, val or test; give the paths of images or COCO files"
+        )
+    classes = _classes(content.get("names"), content.get("nc"), path)
+    return DataYaml(path, places, classes, _keypoints(content.get("kpt_shape"), path))
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -60,15 +72,22 @@ def _text(value: Any, key: str, path: Path) -> str:
     return value.replace("\\", "/")
 
 
-def _place(below: Path, text: str) -> Path:
-    """A split's path; one that leads out of the folder is taken inside it where only that is there.
+def _place(below: Path, text: str, path: Path) -> Path:
+    """A split's path; one that leads out of the folder is taken inside it where that is there.
 
-    Roboflow writes ../train/images for train/images, and Ultralytics reads it so.
+    Roboflow writes ../train/images for train/images, and Ultralytics reads it so where only the latter is
+    there.
+
+    Raises:
+        InputError: both are there.
     """
     place = Path(os.path.normpath(below / text))
-    inside = below / text.removeprefix("../")
-    use_inside = not os.path.exists(place) and os.path.exists(inside)
-    return Path(os.path.normpath(inside)) if use_inside else place
+    inside = Path(os.path.normpath(below / text.removeprefix("../")))
+    if place != inside and os.path.exists(place) and os.path.exists(inside):
+        raise InputError(
+            f"{path}: {text} may be {place} or {inside}; write the whole path of the one that is meant"
+        )
+    return inside if os.path.exists(inside) else place
 
 
 def _classes(names: Any, number: Any, path: Path) -> list[str] | None:
@@ -89,3 +108,15 @@ def _classes(names: Any, number: Any, path: Path) -> list[str] | None:
             f"{path}: nc is {number!r}, and names has {len(names)}; correct one of them"
         )
     return names
+
+
+def _keypoints(shape: Any, path: Path) -> tuple[int, int] | None:
+    if shape is None:
+        return None
+    if type(shape) is list and list(map(type, shape)) == [int, int]:
+        count, length = shape
+        if count > 0 and length in (2, 3):
+            return count, length
+    raise InputError(
+        f"{path}: kpt_shape is {shape!r}; give how many key points, and 2 or 3 numbers"
+    )

@@ -30,8 +30,8 @@ SAMPLE = 20
 """So many file names say where the images are."""
 HEAD = 1 << 20
 """Bytes at the beginning of a file, where those that write COCO mostly put the images."""
-_ENTRIES = 500_000
-"""No more names of a folder are read."""
+_ENTRIES = 2_000_000
+"""Of a folder with more names than that something else is meant."""
 
 
 class Refusal(NamedTuple):
@@ -56,6 +56,11 @@ def split_of(name: str) -> str | None:
     """ "train", "val" or "test", as a word of the name says; None where none does."""
     word = split_word(name)
     return word and _SPLITS[word.rstrip("0123456789")]
+
+
+def split_named(name: str) -> str | None:
+    """The split that all of a name says, as train2017; None of one that has such a word among others."""
+    return split_of(name) if split_word(name) == name.lower() else None
 
 
 def is_folder(path: Path) -> bool:
@@ -86,17 +91,24 @@ def files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
         InputError: the folder cannot be read.
     """
     entries = (e for e in _entries(folder) if e.name.lower().endswith(endings) and e.name[0] != ".")
-    return [Path(e.path) for e in entries if os.path.isfile(e.path) or _is_broken(e.path)]
+    # As in `folders_in`: a file costs no question to the disk.
+    return [
+        Path(e.path)
+        for e in entries
+        if e.is_file(follow_symlinks=False) or os.path.isfile(e.path) or _is_broken(e.path)
+    ]
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Folders of a folder, by name, and links to nothing, as in `files_in`.
+    """Folders of a folder, by name, without hidden ones, and links to nothing, as in `files_in`.
 
     Raises:
         InputError: the folder cannot be read.
     """
     # Asked of the entry first, which knows it of itself: a folder may hold 100,000 images.
-    entries = (e for e in _entries(folder) if not e.is_file(follow_symlinks=False))
+    entries = (
+        e for e in _entries(folder) if not e.is_file(follow_symlinks=False) and e.name[0] != "."
+    )
     return [Path(e.path) for e in entries if os.path.isdir(e.path) or _is_broken(e.path)]
 
 
@@ -107,9 +119,14 @@ def _is_broken(path: str) -> bool:
 def _entries(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(itertools.islice(entries, _ENTRIES), key=lambda entry: entry.name)
+            found = sorted(itertools.islice(entries, _ENTRIES + 1), key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}; mend that") from error
+    if len(found) > _ENTRIES:
+        raise InputError(
+            f"{folder} holds more than {_ENTRIES:,} files; give a folder of the data alone"
+        )
+    return found
 
 
 def read_bytes(path: Path, size: int = -1) -> bytes:
@@ -123,6 +140,19 @@ def read_bytes(path: Path, size: int = -1) -> bytes:
             return file.read(size)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; mend that") from error
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text without the blanks around them; empty ones at its end are left out.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start:,}); save it as such") from error
+    return [line.strip() for line in text.rstrip().splitlines()]
 
 
 def first_file_names(path: Path) -> list[str] | Refusal:

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +20,10 @@ from ..errors import InputError
 logger = logging.getLogger(__name__)
 
 Mapper = Callable[[Mapping[str, Any]], Any]
+
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg")
+IMAGE_SUFFIXES += (".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Endings, in small letters, of what is taken for an image where a folder is given."""
 
 _ALWAYS_8_BITS = (".jpg", ".jpeg")
 _NARROWEST = 1000
@@ -161,10 +165,25 @@ def image_faults(
     records = [{**image, "file_name": os.path.join(root, image["file_name"])} for image in images]
     pixels = sum(record.get("width", 0) * record.get("height", 0) for record in records)
     look = functools.partial(_fault_of_file, decode=pixels <= _DECODED_PIXELS)
-    for record, reason in zip(records, _in_threads(look, records), strict=True):
+    for record, reason in zip(records, in_threads(look, records), strict=True):
         on_image()
         if reason is not None:
             yield record["file_name"], reason
+
+
+def upright_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Width and height of an image in pixels, as Detectron2 turns it by its EXIF.
+
+    Raises:
+        UnusableImageError: it cannot be read.
+    """
+    path = os.fspath(path)
+    with large_images():
+        try:
+            return _header(path)[:2]
+        except Exception as error:
+            reason = _why_unreadable({"file_name": path}) or f"{type(error).__name__}: {error}"
+            raise UnusableImageError(format_fault(path, reason)) from error
 
 
 def pages_note(paths: Iterable[str]) -> str | None:
@@ -173,7 +192,7 @@ def pages_note(paths: Iterable[str]) -> str | None:
     Files that their names call JPEG are not opened; what cannot be read is passed over.
     """
     paths = [path for path in paths if not path.lower().endswith(_ALWAYS_8_BITS)]
-    counted = zip(paths, _in_threads(_pages, paths), strict=True)
+    counted = zip(paths, in_threads(_pages, paths), strict=True)
     several = [(path, pages) for path, pages in counted if pages > 1]
     if not several:
         return None
@@ -182,7 +201,7 @@ def pages_note(paths: Iterable[str]) -> str | None:
     return f"image {path} has {pages} pages or frames: the first is read" + also
 
 
-def _in_threads(function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """`map`, several at a time, since much of the work is waiting for disks and in decoders."""
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:

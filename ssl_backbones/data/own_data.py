@@ -6,10 +6,11 @@ name; RUN/run_data.json keeps where the data of a run lies, so that other comman
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,12 @@ _SPLITS = {"train": ("train",), "test": ("val", "test", "train")}
 
 
 def name_own_data(
-    cfg: DictConfig, given: Collection[str], *, eval_only: bool = False, known: bool = False
+    cfg: DictConfig,
+    given: Collection[str],
+    *,
+    eval_only: bool = False,
+    known: bool = False,
+    run: Path | None = None,
 ) -> bool:
     """Register the data that `cfg` names by paths, and put the datasets' names in the paths' place.
 
@@ -49,6 +55,7 @@ def name_own_data(
         given: the keys that the user has set; `train.data` leaves them alone.
         eval_only: nothing is trained, so that there need not be anything to train on.
         known: the config is of a run, and has the names of what `train.data` stood for.
+        run: the folder of the run that the config is of.
 
     Returns:
         Whether there were any paths.
@@ -59,7 +66,7 @@ def name_own_data(
     found = None
     if cfg.train.data and not known:
         cfg.train.data = os.path.abspath(os.path.expanduser(cfg.train.data))
-        found = find_splits(cfg.train.data)
+        found = _find(cfg, given, eval_only, run)
         logger.info(f"{cfg.train.data}: {found.form}")
     own = False
     for role in _SPLITS:
@@ -83,6 +90,31 @@ def name_own_data(
             OmegaConf.update(cfg, key, taken[0] if len(taken) == 1 else taken, force_add=True)
             own = True
     return own
+
+
+def _find(cfg: DictConfig, given: Collection[str], eval_only: bool, run: Path | None) -> FoundData:
+    """What `train.data` holds, divided as a run did it, if it is the data of that run, moved or not.
+
+    The run is that of the config, or the one in whose folder this one works. `train.val_share` becomes what
+    was done.
+    """
+    share = cfg.train.val_share
+    if run and "train.val_share" not in given:
+        # That of the run's own data.
+        share = None
+    folders = () if "train.val_share" in given else filter(None, (run, cfg.train.get("output_dir")))
+    for entry in (entry for one in folders for entry in read_record(one).get("test", ())):
+        known = (entry.get("derived") or {}).get("val_share") or 0.0
+        with contextlib.suppress(InputError):
+            found = find_splits(cfg.train.data, divides=True, val_share=known)
+            split = found.splits[split_for(found, "test", cfg.train.data)]
+            if AnnotationCache().sha256(str(split.annotations)) == entry["sha256"]:
+                cfg.train.val_share = known if found.val_share is not None else share
+                return found
+    # Where nothing is trained, all of a file is meant unless it is told otherwise.
+    found = find_splits(cfg.train.data, divides=not eval_only or share is not None, val_share=share)
+    cfg.train.val_share = share if found.val_share is None else found.val_share
+    return found
 
 
 def _is_path(name: str) -> bool:
@@ -114,7 +146,8 @@ def split_for(found: FoundData, role: str, path: str) -> str:
 def _register_split(found: FoundData, role: str, path: str) -> str:
     """Register the split of `found` that serves as "train" or "test"; returns its name."""
     split = split_for(found, role, path)
-    annotations, images = map(str, found.splits[split])
+    chosen = found.splits[split]
+    annotations, images = str(chosen.annotations), str(chosen.images)
     name = f"{found.name}_{split}"
     taken = name in DatasetCatalog.list()
     if taken and MetadataCatalog.get(name).get("source_file") != annotations:
@@ -123,7 +156,12 @@ def _register_split(found: FoundData, role: str, path: str) -> str:
     if name in DatasetCatalog.list():
         # As it was read for another config.
         forget(name)
-    _register(name, annotations, images, own=True, listed=found.classes)
+    facts: dict[str, Any] = {"own": True, "listed": found.classes}
+    if chosen.origin is not None:
+        facts["origin"] = str(chosen.origin)
+        source = os.path.abspath(os.path.expanduser(path))
+        facts["derived"] = {"path": source, "split": split, "val_share": found.val_share}
+    _register(name, annotations, images, said=list(chosen.said), **facts)
     return name
 
 
@@ -200,6 +238,7 @@ def _entries(cfg: DictConfig, role: str) -> list[dict[str, Any]]:
                 "annotations": source,
                 "images": os.path.abspath(metadata.image_root),
                 "sha256": AnnotationCache().sha256(source),
+                "derived": metadata.get("derived"),
                 "identity": identity(name),
                 "categories": [
                     {"id": id_, "name": one} for id_, one in zip(ids, classes, strict=True)
@@ -243,11 +282,38 @@ def read_record(folder: str | os.PathLike) -> dict[str, list[dict[str, Any]]]:
                 if not all(isinstance(entry[key], kind) for key, kind in keys.items()):
                     return {}
                 [(one["id"], one["name"]) for one in entry["categories"]]
+                if derived := entry.get("derived"):
+                    os.fspath(derived["path"]), derived["split"], derived["val_share"]
         return {role: content[role] for role in ("train", "test")} | {
             "evaluated": content.get("evaluated", [])
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def found_again(
+    entry: Mapping[str, Any], looked: dict[tuple[str, float | None], FoundData]
+) -> dict[str, Any]:
+    """An entry of `read_record` whose annotations, if they were made of other files, are made of these anew.
+
+    Args:
+        looked: what was found for other entries, to which this one's is added: no folder is looked at twice.
+
+    Raises:
+        InputError: those files cannot be read as they were.
+    """
+    derived = entry.get("derived")
+    if not derived or not os.path.exists(derived["path"]):
+        return dict(entry)
+    path, share = derived["path"], derived["val_share"]
+    if (path, share) not in looked:
+        looked[path, share] = find_splits(path, divides=share is not None, val_share=share)
+    found = looked[path, share]
+    split = found.splits.get(derived["split"])
+    if split is None:
+        there = ", ".join(found.splits)
+        raise InputError(f"{path} has no split {derived['split']} any more ({there}); put it back")
+    return {**entry, "annotations": str(split.annotations), "images": str(split.images)}
 
 
 def is_of_own_data(folder: str | os.PathLike) -> bool:
@@ -258,8 +324,9 @@ def is_of_own_data(folder: str | os.PathLike) -> bool:
 
 def register_recorded(folder: str | os.PathLike) -> None:
     """Register what RUN/run_data.json has and Detectron2's catalogs have not, or not where it is."""
+    looked: dict[tuple[str, float | None], FoundData] = {}
     for entries in read_record(folder).values():
-        for entry in entries:
+        for entry in (found_again(one, looked) for one in entries):
             name = entry["name"]
             if name in DatasetCatalog.list():
                 path = MetadataCatalog.get(name).get("json_file")
@@ -273,6 +340,11 @@ def register_recorded(folder: str | os.PathLike) -> None:
                 entry["images"],
                 own=entry["own"],
                 identity=entry.get("identity"),
+                **(
+                    {"derived": made, "origin": made["path"]}
+                    if (made := entry.get("derived"))
+                    else {}
+                ),
                 wanted=categories,
                 thing_classes=[one["name"] for one in categories],
                 thing_dataset_id_to_contiguous_id={
@@ -292,10 +364,15 @@ def changed_since(folder: str | os.PathLike, cfg: DictConfig) -> list[str]:
             for old, new in zip(before, now, strict=True):
                 if (old["sha256"], old["categories"]) != (new["sha256"], new["categories"]):
                     done = "trained" if role == "train" else "tested"
-                    place = old["annotations"]
-                    before_that = "as it was then" if place == new["annotations"] else place
+                    place, now_at = place_of(old), place_of(new)
+                    before_that = "as it was then" if place == now_at else place
                     sentences.append(
-                        f"{new['annotations']} is not what the run in {os.fspath(folder)} was {done} on "
+                        f"{now_at} is not what the run in {os.fspath(folder)} was {done} on "
                         f"({before_that})"
                     )
     return sentences
+
+
+def place_of(entry: Mapping[str, Any]) -> str:
+    """What the user has, of an entry of a record."""
+    return (entry.get("derived") or {}).get("path") or entry["annotations"]

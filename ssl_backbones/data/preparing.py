@@ -94,6 +94,7 @@ def prepare(
         if any(0 < v.counts["with_masks"] < v.counts["objects"] for v in trained_on):
             # Detectron2's mapper would make masks of all objects or of none.
             _read_no_masks(cfg)
+    _settle_points(cfg, verdicts)
     sentences = []
     for name, verdict in verdicts.items():
         metadata = MetadataCatalog.get(name)
@@ -295,6 +296,29 @@ def _settle_masks(cfg: DictConfig, verdicts: Mapping[str, Verdict], roles: Seque
         )
 
 
+def _settle_points(cfg: DictConfig, verdicts: Mapping[str, Verdict]) -> None:
+    """Say that key points are not learnt, or refuse to learn those that are not there, or are others."""
+    key = "model.roi_heads.keypoint_head.num_keypoints"
+    learnt = OmegaConf.select(cfg, key)
+    for name in dataset_names(cfg, "train"):
+        counts = verdicts[name].counts if name in verdicts else {"objects": 0}
+        if not counts["objects"]:
+            continue
+        if learnt is None and counts["with_points"]:
+            _say(
+                name,
+                f"{counts['with_points']} objects have key points, which this recipe does not learn "
+                "(projects/keypoints does)",
+            )
+        elif learnt is not None and counts["points"] != [learnt]:
+            there = " and ".join(map(str, counts["points"])) or "no"
+            raise InputError(
+                f"{_where(name)} has {there} key points an object, and {key}={learnt}: give data with "
+                f"{learnt}, or set that, dataloader.train.mapper.keypoint_hflip_indices and "
+                "dataloader.evaluator.kpt_oks_sigmas to what it has"
+            )
+
+
 def _read_no_masks(cfg: DictConfig) -> None:
     mapper = OmegaConf.select(cfg, "dataloader.train.mapper")
     if mapper is not None and mapper.get("use_instance_mask"):
@@ -320,7 +344,8 @@ def first_difference(one: str, ours: Sequence[str], other: str, theirs: Sequence
 
 def _where(name: str) -> str:
     metadata = MetadataCatalog.get(name)
-    return f"dataset {name!r} ({metadata.get('source_file', metadata.get('json_file'))})"
+    source = metadata.get("origin", metadata.get("source_file", metadata.get("json_file")))
+    return f"dataset {name!r} ({source})"
 
 
 def _read_instead(

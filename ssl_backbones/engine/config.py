@@ -67,8 +67,9 @@ def _find_data(cfg: DictConfig, path: Path, given: set[str], eval_only: bool) ->
     if is_of_run:
         register_recorded(path.parent)
     # Otherwise all that follows from the data of a run stands in its config already.
-    known = is_of_run and not given & {"train.data", "train.classes"}
-    if not name_own_data(cfg, given, eval_only=eval_only, known=known):
+    known = is_of_run and not given & {"train.data", "train.classes", "train.val_share"}
+    run = path.parent if is_of_run else None
+    if not name_own_data(cfg, given, eval_only=eval_only, known=known, run=run):
         return
     if eval_only:
         prepare(cfg, ("test",), given=given, trained=trained_categories(cfg))
@@ -82,9 +83,12 @@ def given_keys(overrides: Sequence[str]) -> set[str]:
 
 
 def data_overrides(
-    data: str | None, classes: str | None = None, init: str | None = None
+    data: str | None,
+    classes: str | None = None,
+    init: str | None = None,
+    val_share: float | None = None,
 ) -> list[str]:
-    """What --data, --classes (a,b) and --init say, as overrides: for the front of the others."""
+    """What --data, --classes (a,b), --init and --val-share say, as overrides: for the front of the others."""
     words = []
     if data:
         words.append(f"train.data={_quoted(os.path.abspath(os.path.expanduser(data)))}")
@@ -94,6 +98,8 @@ def data_overrides(
         )
     if init:
         words.append(f"train.init_checkpoint={_quoted(init)}")
+    if val_share is not None:
+        words.append(f"train.val_share={val_share!r}")
     return words
 
 

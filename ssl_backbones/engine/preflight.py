@@ -181,6 +181,7 @@ def check_dataset(cfg: DictConfig, split: str) -> None:
             ("images", metadata.get("image_root")),
         ):
             if path and not PathManager.exists(path):
+                path = metadata.get("origin", path)
                 raise InputError(f"dataset {name!r}: its {what} are not at {path}; {mend}")
         # What is in COCO's format is left to `prepare`, which asks its file.
         if not is_registered_by(register_coco_instances, name):

@@ -20,6 +20,7 @@ WITHOUT_EFFECT = {
     "train.output_dir": "says where, not what",
     "dataloader.evaluator.output_dir": "says where, not what",
     "train.data": "a path; content and classes stand for the names of its datasets",
+    "train.val_share": "stands with the content of what was divided",
     "train.classes": "stand with the content, for the names of its datasets",
     "train.init_checkpoint": "a path; the weights' own hash stands in its place, as `weights`",
     "train.strict_init": "refuses weights and changes none",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 from argparse import Namespace
 from collections.abc import Collection
 from contextlib import nullcontext
+from fractions import Fraction
 
 import torch
 from detectron2.config import LazyConfig, instantiate
@@ -18,11 +20,15 @@ from torch import nn
 
 from .. import tool_command
 from ..data.own_data import is_of_own_data
+from ..data.preparing import prepare
+from ..errors import InputError
 from ..evaluation.coco import evaluate_all
+from ..lazy import stock_name
 from .card import run_card, show
 from .checkpoints.checkpointer import StrictCheckpointer
 from .config import (
     DEFAULT_CONFIG,
+    apply_overrides,
     data_overrides,
     find_config,
     given_keys,
@@ -35,12 +41,16 @@ from .launching import slurm
 from .launching.failures import PREEMPTED
 from .launching.launch import launch
 from .launching.world import World, one_voice, world
+from .preflight import check_dataset
+from .schedule import check_batch, lengths_for
 from .settling import Setting, set_up, settle, take_effect
 from .training import distributed, train
 
 logger = logging.getLogger("ssl_backbones")
 
 IMAGES_A_PROCESS = 2
+
+_BATCH = "dataloader.train.total_batch_size"
 
 
 def run(args: Namespace) -> int:
@@ -56,21 +66,42 @@ def run(args: Namespace) -> int:
     setup_logger(name="ssl_backbones")
     args.said = []
     with one_voice():
+        if args.epochs is not None:
+            _check_epochs(args)
         args.config_file = find_config(args.config_file or (DEFAULT_CONFIG if args.data else ""))
-        args.opts = [*data_overrides(args.data, args.classes, args.init), *args.opts]
+        named = data_overrides(args.data, args.classes, args.init, args.val_share)
+        args.opts = [*named, *args.opts]
         cfg = load_config(args.config_file, args.opts, eval_only=args.eval_only)
         # A job chooses where it runs.
         chooses = args.data and not args.slurm
         if chooses:
             _choose_device(args, cfg)
         processes = world(args, cfg.train.device)
+        # As they are asked for, before a batch is chosen.
+        asked = cfg.train.reference_batch_size, OmegaConf.select(cfg, "optimizer.lr")
         if chooses and not args.eval_only:
             _choose_batch(args, cfg, processes)
+        if args.epochs is not None and not args.slurm:
+            _choose_length(args, cfg, processes, *asked)
+        elif chooses and not args.eval_only and not (args.resume or processes.restarts):
+            _say_length(args, cfg)
     if args.slurm:
         slurm.submit(args, run, device=cfg.train.device, output_dir=cfg.train.output_dir)
         return 0
     with temporary_run_folder(args, cfg) if args.dry_run else nullcontext():
         return launch(_in_process, processes, args, processes)
+
+
+def _check_epochs(args: Namespace) -> None:
+    """Refuse an --epochs that is no length, or beside what contradicts it."""
+    if not 0 < args.epochs < 1e9:
+        raise InputError(f"--epochs {args.epochs:g}: give a number above 0 and below a billion")
+    if args.eval_only:
+        raise InputError("--epochs with --eval-only, which trains nothing: leave one of them out")
+    if "train.max_iter" in given_keys(args.opts):
+        raise InputError(
+            f"--epochs {args.epochs:g} and train.max_iter both say how long to train: leave one of them out"
+        )
 
 
 def _choose_device(args: Namespace, cfg: DictConfig) -> None:
@@ -85,33 +116,109 @@ def _choose_device(args: Namespace, cfg: DictConfig) -> None:
 
 def _choose_batch(args: Namespace, cfg: DictConfig, world: World) -> None:
     """Two images a process where no batch is named, with the learning rate in proportion."""
-    given, key = given_keys(args.opts), "dataloader.train.total_batch_size"
-    if key in given or OmegaConf.select(cfg, key) is None:
+    given = given_keys(args.opts)
+    if _BATCH in given or OmegaConf.select(cfg, _BATCH) is None:
         return
     saved = os.path.join(cfg.train.output_dir, "config.yaml")
     if (args.resume or world.restarts) and os.path.isfile(saved):
         # Whatever the number of processes is now.
-        args.opts[:0] = _batch_of(LazyConfig.load(saved), given)
-        return
+        words = _batch_of(LazyConfig.load(saved), given)
+    else:
+        words = _new_batch(cfg, world, given)
+        said = f"No batch is named: {IMAGES_A_PROCESS} images a process, {' '.join(words)}"
+        args.said.append(said)
+    args.opts[:0] = words
+    apply_overrides(cfg, words)
+
+
+def _new_batch(cfg: DictConfig, world: World, given: Collection[str]) -> list[str]:
+    """Batch and learning rate of a run that begins, as overrides."""
     batch, reference = (
         IMAGES_A_PROCESS * world.size * cfg.train.accumulate,
         cfg.train.reference_batch_size,
     )
-    words = [f"{key}={batch}"]
+    words = [f"{_BATCH}={batch}"]
     if not given & {"train.scale_lr", "train.reference_batch_size"}:
         # Not train.scale_lr=linear: train.max_iter is to count the iterations that there will be.
         words.append(f"train.reference_batch_size={batch}")
         if "optimizer.lr" not in given and OmegaConf.select(cfg, "optimizer.lr") is not None:
             words.append(f"optimizer.lr={cfg.optimizer.lr * batch / reference!r}")
-    args.opts[:0] = words
-    args.said.append(f"No batch is named: {IMAGES_A_PROCESS} images a process, {' '.join(words)}")
+    return words
 
 
 def _batch_of(saved: DictConfig, given: Collection[str]) -> list[str]:
     """Batch and learning rate of a run that goes on, as overrides."""
-    keys = ("dataloader.train.total_batch_size", "train.reference_batch_size", "optimizer.lr")
+    keys = (_BATCH, "train.reference_batch_size", "optimizer.lr")
     values = {key: OmegaConf.select(saved, key) for key in keys if key not in given}
     return [f"{key}={value!r}" for key, value in values.items() if value is not None]
+
+
+def _choose_length(
+    args: Namespace, cfg: DictConfig, world: World, reference: int, lr: float | None
+) -> None:
+    """Turn --epochs into iterations, and `train.scale_lr` into a learning rate alone.
+
+    Args:
+        reference, lr: the batch that the learning rate `lr` was asked for with.
+    """
+    check_batch(cfg, world.size, in_epochs=True)
+    images, batch = _training_images(cfg), OmegaConf.select(cfg, _BATCH)
+    # As a fraction of what was written, which a float is not: 0.07 epochs of 100 images are 7.
+    iterations = math.ceil(Fraction(repr(args.epochs)) * images / batch)
+    words = lengths_for(cfg, iterations, given_keys(args.opts))
+    args.opts[:0] = words
+    args.said.append(
+        f"{args.epochs:g} epoch{'' if args.epochs == 1 else 's'} of {images:,} images, {batch} a step: "
+        f"{' '.join(words)}"
+    )
+    if cfg.train.scale_lr == "linear" and lr is not None and batch != reference:
+        words = [f"optimizer.lr={lr * batch / reference!r}", f"train.reference_batch_size={batch}"]
+        # Behind what the user has given, which this is made from.
+        args.opts += words
+        args.said.append(f"train.scale_lr=linear, of the learning rate alone: {' '.join(words)}")
+
+
+def _say_length(args: Namespace, cfg: DictConfig) -> None:
+    """Say how many epochs of the user's data the recipe's iterations are."""
+    if "train.max_iter" in given_keys(args.opts):
+        return
+    try:
+        images = _training_images(cfg)
+    except InputError:
+        # What is wrong is said in its turn, by the checks of any run.
+        return
+    linear = cfg.train.scale_lr == "linear"
+    batch = cfg.train.reference_batch_size if linear else OmegaConf.select(cfg, _BATCH)
+    epochs = round(cfg.train.max_iter * batch / images, 1)
+    args.said.append(
+        f"train.max_iter={cfg.train.max_iter:,} is {epochs:,g} epochs of these {images:,} images; "
+        "--epochs E sets another length"
+    )
+
+
+def _training_images(cfg: DictConfig) -> int:
+    """How many images are trained on; `cfg` is prepared for that.
+
+    Raises:
+        InputError: the first thing found wrong with them, or that nobody knows how many.
+    """
+    dataset = OmegaConf.select(cfg, "dataloader.train.dataset")
+    if dataset is None or OmegaConf.select(cfg, _BATCH) is None:
+        raise InputError(
+            "dataloader.train has no dataset and total_batch_size to count epochs by: give train.max_iter"
+        )
+    check_dataset(cfg, "train")
+    prepare(cfg, ("train",))
+    if stock_name(dataset.get("_target_")).endswith(".get_detection_dataset_dicts"):
+        # Detectron2 shows its table of the objects once, which is for the run's own log.
+        dataset.check_consistency = False
+    try:
+        # Of COCO's size a second, once the run's own annotations are packed.
+        return len(instantiate(dataset))
+    except (AssertionError, TypeError) as error:
+        raise InputError(
+            f"the images of dataloader.train.dataset cannot be counted ({error}): give train.max_iter"
+        ) from error
 
 
 def _in_process(args: Namespace, world: World) -> int:

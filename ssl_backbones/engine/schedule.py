@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from detectron2.config import instantiate
 from fvcore.common.param_scheduler import LinearParamScheduler, ParamScheduler
 from omegaconf import DictConfig, OmegaConf
@@ -16,10 +18,39 @@ _LENGTHS = (
     "train.eval_period",
     "train.checkpointer.period",
 )
+_PERIODS = _LENGTHS[2:]
 
 
-def check_batch(cfg: DictConfig, world_size: int) -> None:
+def lengths_for(cfg: DictConfig, iterations: int, given: Collection[str]) -> list[str]:
+    """The lengths of a run of so many iterations, as overrides.
+
+    Periods of evaluation and checkpoints and the steps of a MultiStepParamScheduler keep their shares of the
+    run, rounded; the warm-up stays, or is a tenth of the run if that is shorter. Nothing is said of what is a
+    share of the run anyhow, or `given`: the keys that the user has set.
+    """
+    lengths = {"train.max_iter": iterations}
+    if cfg.train.get("warmup_iters") is not None:
+        lengths["train.warmup_iters"] = min(cfg.train.warmup_iters, iterations // 10)
+    for key in _PERIODS:
+        if period := OmegaConf.select(cfg, key):
+            lengths[key] = max(1, round(period * iterations / cfg.train.max_iter))
+    scheduler = OmegaConf.select(cfg, "lr_multiplier.scheduler") or {}
+    steps, end = scheduler.get("milestones"), scheduler.get("num_updates")
+    by_hand = any(key.startswith("lr_multiplier.scheduler") for key in given)
+    # MultiStepParamScheduler wants an iteration before each step and after the last one.
+    if steps and end and iterations > len(steps) and not by_hand:
+        moved = [0]
+        for latest, step in enumerate(steps, iterations - len(steps)):
+            moved.append(max(moved[-1] + 1, min(round(step * iterations / end), latest)))
+        lengths["lr_multiplier.scheduler.num_updates"] = iterations
+        lengths["lr_multiplier.scheduler.milestones"] = f"[{','.join(map(str, moved[1:]))}]"
+    return [f"{key}={length}" for key, length in lengths.items() if key not in given]
+
+
+def check_batch(cfg: DictConfig, world_size: int, *, in_epochs: bool = False) -> None:
     """Refuse a batch that does not divide, or that the learning rate was not made for without a word.
+
+    Of a run `in_epochs` no batch changes the length, and the message says none.
 
     Raises:
         InputError: with what to set.
@@ -43,11 +74,12 @@ def check_batch(cfg: DictConfig, world_size: int) -> None:
     reference = cfg.train.reference_batch_size
     if batch != reference and rule is None:
         lr = OmegaConf.select(cfg, "optimizer.lr")
+        iterations = f", {round(cfg.train.max_iter * reference / batch):,} iterations"
         raise InputError(
             f"dataloader.train.total_batch_size={batch}, and optimizer.lr={lr} and the schedule are for "
             f"train.reference_batch_size={reference}: say train.scale_lr=linear (learning rate x "
-            f"{batch / reference:g}, {round(cfg.train.max_iter * reference / batch):,} iterations) or "
-            "train.scale_lr=none (both as they are)"
+            f"{batch / reference:g}{'' if in_epochs else iterations}) or train.scale_lr=none (both as they "
+            "are)"
         )
 
 

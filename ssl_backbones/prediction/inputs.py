@@ -14,7 +14,7 @@ import numpy as np
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
-from ..data.images import Mapper, UnusableImageError, load, pages_note
+from ..data.images import IMAGE_SUFFIXES, Mapper, UnusableImageError, load, pages_note
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +81,7 @@ def _frames(source: Source, mapper: Mapper) -> Iterator[Item]:
             raise UnusableImageError(f"video {source.path} cannot be used: {error}") from error
 
 
-IMAGE_SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
-VIDEO_SUFFIXES = frozenset(
-    (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
-)
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
 
 class Source(NamedTuple):
@@ -151,7 +146,7 @@ def _below(folder: str) -> Iterator[str]:
 
 
 def _is_known(path: str) -> bool:
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -264,16 +264,25 @@ YAMLS = {
     "no_splits": ("names: [a]", "has no train, val or test"),
     "two_paths": ("train: [a.json, b.json]", "one path is needed"),
     "a_number": ("train: 5", "train is 5, and one path is needed"),
-    "absent": ("train: nowhere.json", "train: .*nowhere.json cannot be read: No such file"),
+    "absent": ("train: nowhere.json", "train: .*nowhere.json is not there; correct that path"),
     "no_text": (
         "train: train.json\nnames: [yes, cat]",
         "class 0 of names is True; write its name in",
     ),
     "gaps": ("train: train.json\nnames: {0: a, 2: b}", "neither a list nor numbered from 0"),
     "other_number": ("train: train.json\nnames: [a, b]\nnc: 3", "nc is 3, and names has 2"),
-    "yolo": ("train: yolo/images\nval: yolo/images\nnames: [a]", "train: .*yolo/images is YOLO's"),
-    "yolo_list": ("train: train.txt\nnames: [a]", "train.txt is YOLO's .*: export as COCO"),
-    "empty_folder": ("train: yolo/labels/none", "holds no COCO file; name the JSON file itself"),
+    "yolo": (
+        "train: yolo/images\nval: yolo/images\nnames: [a]",
+        "train: .*yolo/images is YOLO's, and no im",
+    ),
+    "yolo_list": (
+        "train: train.txt\nnames: [a]",
+        "train.txt is YOLO's, and no image here has a label with a row, class x y width height",
+    ),
+    "empty_folder": (
+        "train: yolo/labels/none",
+        "holds neither a COCO file nor images with YOLO's labels",
+    ),
     "damaged": ("train: damaged.json", "train: .*damaged.json is not JSON"),
     "a_tag": ("train: !!python/object/apply:os.system [ls]", "is not YAML"),
 }
@@ -297,7 +306,10 @@ OTHERS = {
         {"train/via_region_data.json": b'{"a": {"filename": "a", "regions": []}}'},
         "is VIA's: in VIA",
     ),
-    "labelme": ({"a.json": b'{"shapes": [], "imagePath": "a.jpg"}'}, "a.json is labelme's"),
+    "labelme": (
+        {"a.json": b'{"shapes": [], "imagePath": "a.jpg"}'},
+        "its image 'a.jpg' is not there",
+    ),
     "createml": (
         {
             "train/_annotations.createml.json": json.dumps(
@@ -307,27 +319,14 @@ OTHERS = {
         "is CreateML's",
     ),
     "cvat_xml": ({"annotations.xml": b"<annotations><image/></annotations>"}, "in CVAT choose"),
-    "voc": (
-        {"Annotations/a.xml": b"<annotation></annotation>", "JPEGImages/a.jpg": b""},
-        "Pascal VOC",
-    ),
     "labelbox": ({"export.ndjson": b'{"data_row": {}}\n{"data_row": {}}\n'}, "LabelBox"),
     "yolo": (
         {"images/train/a.jpg": b"", "labels/train/a.txt": b"0 0.5 0.5 0.1 0.1\n"},
-        "is YOLO's",
+        "a.jpg cannot be used: it is damaged",
     ),
-    "yolo_roboflow": (
-        {"train/images/a.jpg": b"", "train/labels/a.txt": b"0 0.5 0.5 0.1 0.1"},
-        "is YOLO's",
-    ),
-    "yolo_classes": ({"classes.txt": b"cat\ndog\n", "labels/a.txt": b""}, "classes.txt is YOLO's"),
-    "yolo_yaml": (
-        {
-            "data.yaml": b"train: ../train/images\nnc: 1\nnames: ['cat']\n",
-            "train/images/a.jpg": b"",
-            "train/labels/a.txt": b"0 0.5 0.5 0.1 0.1",
-        },
-        "train: .*train/images is YOLO's",
+    "yolo_classes": (
+        {"classes.txt": b"cat\ndog\n", "labels/a.txt": b""},
+        "classes.txt is YOLO's, and no",
     ),
     "zip": ({"export.zip": b"PK\3\4"}, "unpack it"),
     "gzip": (

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -353,3 +355,27 @@ def test_data_yaml_must_name_the_classes_that_the_file_has(root):
     names = ", ".join(f"'{digit}'" for digit in reversed(range(10)))
     (root / "data.yaml").write_text(f"train: train.json\nval: val.json\nnames: [{names}]\n")
     assert load(root / "data.yaml").model.roi_heads.num_classes == 10
+
+
+KEYPOINTS = str(Path(__file__).parents[2] / "projects/keypoints/configs/moco_keypoints_2x.py")
+
+
+def test_key_points_are_counted_and_learnt_by_the_recipe_that_has_them(root):
+    def point(content, number=17):
+        for one in content["annotations"][1:]:
+            one["keypoints"] = [20, 20, 2] * number
+
+    message = refusal(load, root, config=KEYPOINTS)
+    assert (
+        "has no key points an object, and model.roi_heads.keypoint_head.num_keypoints=17" in message
+    )
+    both(root, point)
+    load(root)
+    count = len(json.loads((root / "train.json").read_text())["annotations"]) - 1
+    said = MetadataCatalog.get("shapes_train").said
+    words = f"{count} objects have key points, which this recipe does not learn"
+    assert any(one.startswith(words) for one in said)
+    assert load(root, config=KEYPOINTS).model.roi_heads.num_classes == 10
+    both(root, partial(point, number=5))
+    assert "has 5 key points an object" in refusal(load, root, config=KEYPOINTS)
+    load(root, "model.roi_heads.keypoint_head.num_keypoints=5", config=KEYPOINTS)

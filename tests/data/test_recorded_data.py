@@ -1,10 +1,13 @@
 """What RUN/run_data.json is for: the data of a run is found again, and is told when it is other data."""
 
+import hashlib
 import json
+import shutil
 from types import SimpleNamespace
 
 import coco_files
 import pytest
+from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog
 from omegaconf import OmegaConf
 from PIL import Image
@@ -12,8 +15,13 @@ from PIL import Image
 from ssl_backbones.data import own_data
 from ssl_backbones.data.preparing import prepare
 from ssl_backbones.engine import preflight
+from ssl_backbones.engine.config import load_config
 from ssl_backbones.errors import InputError
 from ssl_backbones.report.reading.ground_truth import GroundTruths
+
+
+def place(name: str) -> float:
+    return int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) / 2**64
 
 
 def of_a_box() -> dict:
@@ -35,7 +43,7 @@ def recorded(tmp_path, monkeypatch):
     Image.new("RGB", (9, 9)).save(tmp_path / "1.jpg")
     cfg = OmegaConf.create(
         {
-            "train": {"data": str(path), "classes": None},
+            "train": {"data": str(path), "classes": None, "val_share": None},
             "dataloader": {"train": {"dataset": {"names": ""}}, "test": {"dataset": {"names": ""}}},
             "model": {},
         }
@@ -46,6 +54,138 @@ def recorded(tmp_path, monkeypatch):
     yield SimpleNamespace(cfg=cfg, path=path, folder=tmp_path / "run")
     for name in set(DatasetCatalog.list()) - before:
         coco_files.forget(name)
+
+
+@pytest.fixture
+def divided(tmp_path, monkeypatch):
+    """The same of a run on a file for all, which was divided: its config, its folder, and the file."""
+    monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "cache"))
+    before = set(DatasetCatalog.list())
+    content = of_a_box()
+    for number in range(1, 12):
+        name = f"{number}.jpg"
+        content["images"].append({"id": number, "file_name": name, "height": 9, "width": 9})
+        content["annotations"].append(
+            {**content["annotations"][0], "id": 100 + number, "image_id": number}
+        )
+        Image.new("RGB", (9, 9), (20 * number, 0, 0)).save(tmp_path / name)
+    del content["images"][0]
+    path = coco_files.written(tmp_path / "parts.json", content)
+    cfg = OmegaConf.create(
+        {
+            "train": {"data": str(path), "classes": None, "val_share": None},
+            "dataloader": {"train": {"dataset": {"names": ""}}, "test": {"dataset": {"names": ""}}},
+            "model": {},
+        }
+    )
+    own_data.name_own_data(cfg, set())
+    (tmp_path / "run").mkdir()
+    own_data.write_record(cfg, tmp_path / "run")
+    yield SimpleNamespace(cfg=cfg, path=path, folder=tmp_path / "run", cache=tmp_path / "cache")
+    for name in set(DatasetCatalog.list()) - before:
+        coco_files.forget(name)
+
+
+def test_what_was_divided_is_divided_again_where_the_cache_was_emptied(divided):
+    assert divided.cfg.train.val_share == 0.2
+    name = entry(divided, "test")["name"]
+    truth = GroundTruths().of(name, divided.folder)
+    # None is below 0.2: the nearest one.
+    expected = {min(range(1, 12), key=lambda number: place(f"{number}.jpg"))}
+    assert set(truth.images.files) == expected
+    shutil.rmtree(divided.cache)
+    assert set(GroundTruths().of(name, divided.folder).images.files) == expected
+    coco_files.forget(name)
+    shutil.rmtree(divided.cache)
+    own_data.register_recorded(divided.folder)
+    assert {one["image_id"] for one in DatasetCatalog.get(name)} == expected
+    assert own_data.changed_since(divided.folder, divided.cfg) == []
+
+
+def test_a_change_of_what_was_divided_is_told_by_its_own_name(divided):
+    content = json.loads(divided.path.read_text())
+    for one in content["annotations"]:
+        one["bbox"][0] += 1
+    coco_files.written(divided.path, content)
+    with pytest.raises(InputError, match=f"at {divided.path} have changed since"):
+        GroundTruths().of(entry(divided, "test")["name"], divided.folder)
+    own_data.register_recorded(divided.folder)
+    own_data.name_own_data(divided.cfg, set())
+    assert [
+        one.partition(" is not")[0] for one in own_data.changed_since(divided.folder, divided.cfg)
+    ] == [str(divided.path)] * 2
+    divided.path.unlink()
+    own_data.register_recorded(divided.folder)
+
+
+def test_the_share_of_a_run_is_of_its_own_data_alone(divided, tmp_path):
+    LazyConfig.save(divided.cfg, divided.folder / "config.yaml")
+    moved, other = (
+        shutil.copytree(
+            divided.path.parent, tmp_path / one, ignore=lambda *_: ["run", "cache", "moved"]
+        )
+        for one in ("moved", "other")
+    )
+    content = json.loads((other / "parts.json").read_text())
+    for one in content["annotations"]:
+        one["bbox"][0] += 1
+    coco_files.written(other / "parts.json", content)
+    for path, share, number in (
+        (divided.path, 0.2, 1),
+        (moved / "parts.json", 0.2, 1),
+        (other / "parts.json", None, 11),
+    ):
+        config = str(divided.folder / "config.yaml")
+        cfg = load_config(config, [f"train.data={path}"], eval_only=True)
+        assert cfg.train.val_share == share
+        assert len(DatasetCatalog.get(cfg.dataloader.test.dataset.names)) == number
+
+
+def test_a_folder_is_looked_at_once_and_not_where_other_annotations_are_given(divided, monkeypatch):
+    calls = []
+    find = own_data.find_splits
+    monkeypatch.setattr(own_data, "find_splits", lambda *a, **k: calls.append(a) or find(*a, **k))
+    own_data.register_recorded(divided.folder)
+    assert len(calls) == 1
+    name = entry(divided, "test")["name"]
+    GroundTruths(divided.path).of(name, divided.folder)
+    assert len(calls) == 1
+
+
+def test_a_folder_named_from_where_the_run_began_is_found_from_elsewhere(recorded, monkeypatch):
+    root = recorded.path.parent
+    (root / "yolo").mkdir()
+    Image.new("RGB", (40, 20)).save(root / "yolo" / "a.png")
+    (root / "yolo" / "a.txt").write_text("0 0.5 0.5 0.5 0.5")
+    recorded.cfg.train.data = ""
+    for role in ("train", "test"):
+        recorded.cfg.dataloader[role].dataset.names = "./yolo"
+    with monkeypatch.context() as patch:
+        patch.chdir(root)
+        own_data.name_own_data(recorded.cfg, set())
+        own_data.write_record(recorded.cfg, recorded.folder)
+    name = entry(recorded, "test")["name"]
+    coco_files.forget(name)
+    shutil.rmtree(root / "cache")
+    own_data.register_recorded(recorded.folder)
+    (record,) = DatasetCatalog.get(name)
+    assert record["file_name"] == str(root / "yolo" / "a.png")
+    assert record["annotations"][0]["bbox"] == [10, 5, 20, 10]
+
+
+@pytest.mark.parametrize(
+    "made", ["labels", {}, {"path": 3, "split": "val", "val_share": None}, [1]]
+)
+def test_a_record_that_is_none_of_ours_is_none(recorded, made):
+    path = recorded.folder / "run_data.json"
+    content = json.loads(path.read_text())
+    del content["train"][0]["derived"]  # as older versions wrote it
+    path.write_text(json.dumps(content))
+    assert own_data.read_record(recorded.folder)["train"] == content["train"]
+    own_data.register_recorded(recorded.folder)
+    content["train"][0]["derived"] = made
+    path.write_text(json.dumps(content))
+    assert bool(own_data.read_record(recorded.folder)) == (not made)
 
 
 def entry(recorded, role: str) -> dict:
@@ -93,3 +233,16 @@ def test_of_many_classes_that_are_left_out_the_first_are_named_with_their_object
         "the classes class 7 are kept; objects left out: 1 of class 0, 1 of class 1, 1 of class 2, "
         "1 of class 3, 1 of class 4, 2 of 2 other classes"
     )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_a_run_goes_on_with_its_share_whoever_names_it_again(divided, share):
+    divided.cfg.train.val_share = share
+    divided.cfg.train.output_dir = str(divided.folder)
+    own_data.name_own_data(divided.cfg, {"train.val_share"})
+    own_data.write_record(divided.cfg, divided.folder)
+    before = entry(divided, "test")["sha256"]
+    divided.cfg.train.val_share = None
+    own_data.name_own_data(divided.cfg, set())
+    own_data.write_record(divided.cfg, divided.folder)
+    assert entry(divided, "test")["sha256"] == before

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig
-from own_data import in_odd_forms, own_data, register, rewrite
-from running import TINY, checkpoint, difference, output
+from own_data import in_odd_forms, own_data, register, results, rewrite, same
+from running import TINY, output
 
 from ssl_backbones.errors import InputError
 from ssl_backbones.report.reading.ground_truth import GroundTruths
@@ -20,19 +20,6 @@ from ssl_backbones.report.reading.ground_truth import GroundTruths
 FEW = ("train.max_iter=4", "train.eval_period=0", "train.draw_batches=0")
 BY_NAME = ("dataloader.train.dataset.names=own_train", "dataloader.test.dataset.names=own_val")
 CHECKOUT = Path(__file__).parents[2]
-
-
-def results(folder):
-    """Weights, metrics without the dataset's name, and detections of a run."""
-    metrics = json.loads((folder / "inference" / "metrics.json").read_text())
-    del metrics["dataset"]
-    found = (folder / "inference" / "coco_instances_results.json").read_bytes()
-    return checkpoint(folder)["model"], metrics, found
-
-
-def same(one, other):
-    assert difference(one[0], other[0]) is None
-    assert one[1:] == other[1:]
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def shapes(tmp_path) -> dict:
         content = {"images": [], "annotations": [], "categories": []}
         for number, (width, height) in enumerate(sizes):
             name = f"{split}_{number}.png"
-            Image.new("RGB", (width, height), (9, 99, number)).save(folder / name)
+            Image.new("RGB", (width, height), (9, len(split), number)).save(folder / name)
             image = {"id": number, "file_name": name, "width": width, "height": height}
             content["images"].append(image)
             for category in (1, 2):
@@ -190,6 +190,67 @@ def test_images_of_two_splits(check, shapes):
     assert "/shapes/train/train_0.png; take them out of one of the two" in printed
 
 
+def test_files_of_the_same_bytes_in_train_and_another_split(check, tmp_path):
+    folder = tmp_path / "shapes"
+    (folder / "val" / "val_1.png").write_bytes((folder / "train" / "train_0.png").read_bytes())
+    (folder / "val" / "val_0.png").write_bytes((folder / "train" / "train_0.png").read_bytes())
+    status, printed, _ = check()
+    assert status == 0
+    assert (
+        f"- {folder}/val.json: image files that train has too, byte for byte: 2 (first: "
+        f"{folder}/val/val_0.png as {folder}/train/train_0.png): AP on them"
+    ) in printed.split("Odd:")[1]
+    # Of a file that is not there nothing is compared, nor of a single split.
+    (folder / "val" / "val_0.png").unlink()
+    assert "byte for byte: 1 (first" in check()[1]
+    assert "byte for byte" not in check("--split", "val")[1]
+
+
+def test_equal_files_of_one_split_are_not_odd(check, tmp_path):
+    folder = tmp_path / "shapes"
+    (folder / "val" / "val_1.png").write_bytes((folder / "val" / "val_0.png").read_bytes())
+    assert "byte for byte" not in check()[1]
+    # Nor are those of a split that is trained and tested on, which is said otherwise.
+    both = folder / "data.yaml"
+    both.write_text("train: val.json\nval: val.json\n")
+    printed = check(path="data.yaml")[1]
+    assert "is trained and tested on" in printed and "byte for byte" not in printed
+
+
+def test_the_page_says_what_is_printed(check, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, printed, _ = check("--page")
+    assert status == 0 and "Page: shapes_data.html (open it in a browser)" in printed
+    page = Path("shapes_data.html").read_text()
+    assert '<th scope="row">smallest image</th><td>40 x 30</td><td>96 x 80</td>' in page
+    discs = page.partition('<th scope="row">disc</th>')[2].partition("</tr>")[0]
+    assert ">3</span>" in discs and ">2</span>" in discs
+    assert "3 images, 6 objects, 2 classes" in page and "COCO files in shapes: train, val" in page
+    assert page.count("<img ") == 5
+    # Nothing else is left behind.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shapes", "shapes_data.html"]
+
+
+def test_the_page_is_written_of_data_with_problems_and_replaces_the_old_one(
+    check, shapes, tmp_path
+):
+    page = tmp_path / "of.html"
+    page.write_text("old")
+    shapes["train"]["annotations"][0]["category_id"] = 9
+    (tmp_path / "shapes" / "val" / "val_1.png").unlink()
+    status, printed, error = check("--page", page)
+    assert status == 2 and f"Page: {page} (open it" in printed and "2 problems" in error
+    text = page.read_text()
+    for line in printed.split("Problems:")[1].split("\n\n")[0].strip().splitlines():
+        assert line.removeprefix("- ").replace("'", "&#39;") in text
+    assert text.index("Problems:") < text.index("What is there")
+    # Of what cannot be read, too.
+    for split in shapes:
+        shapes[split]["annotations"][0]["bbox"] = None
+    assert check("--page", page)[0] == 2
+    assert "No split could be read." in page.read_text()
+
+
 def test_fix_writes_coco_s_own_form_to_a_new_file(check, shapes, tmp_path):
     clean = copy.deepcopy(shapes["train"])
     for annotation in shapes["train"]["annotations"]:
@@ -235,8 +296,11 @@ def test_images_elsewhere(check, shapes, tmp_path):
         (["--split", "test"], ".", "has no such split; there are train, val"),
         (["--fix", "out.json"], ".", "--fix writes one file: choose it by --split (train, val)"),
         (["--fix", "/dev/null/out.json", "--split", "val"], ".", "/dev/null/out.json"),
+        (["--page", "val.json"], ".", "--page val.json: give a file that ends in .html, or none"),
+        (["--page", "/nowhere/of.html"], ".", "--page /nowhere/of.html: give a file in a folder"),
         (["--images", "/nowhere"], "val.json", "--images /nowhere: there is no such folder"),
         (["--images", "/"], ".", "--images is of a single COCO file"),
+        (["--images", "/", "--val-share", "0.3"], "val.json", "--val-share with --images, which"),
     ],
 )
 def test_mistakes_are_one_line(check, shapes, words, path, message):
@@ -251,6 +315,12 @@ def test_what_a_file_holds_does_not_steer_the_terminal(check, shapes):
     status, printed, _ = check("--split", "train")
     assert status == 0
     assert "\x1b" not in printed and "\\x1b[31mred" in printed
+
+
+def test_what_the_page_needs_is_asked_for_before_the_data_is_looked_at(check, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    status, printed, error = check("--page")
+    assert (status, printed) == (2, "") and "pip install -e '.[report]'" in error
 
 
 def test_help_needs_no_torch(run_tool):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,12 +31,14 @@ class Objects(NamedTuple):
         boxes: (N, 4), x, y, width, height.
         image_sizes: (N, 2), width and height of each one's image.
         masks: in COCO's format, run lengths without a fault; None where there is none.
+        named: what a message calls the object of an id.
     """
 
     ids: Sequence[int]
     boxes: np.ndarray
     image_sizes: np.ndarray
     masks: Sequence[Any]
+    named: Callable[[int], str] = "annotation {}".format
 
 
 class _Fault(NamedTuple):
@@ -47,10 +49,10 @@ class _Fault(NamedTuple):
     what: str
     mend: str
 
-    def sentence(self, ids: Sequence[int]) -> str:
-        first = ids[int(np.argmax(self.faulty))]
+    def sentence(self, objects: Objects) -> str:
+        first = objects.named(objects.ids[int(np.argmax(self.faulty))])
         counts = f"{self.faulty.sum()} of {self.judged.sum()}"
-        return f"{counts} {self.what} (first: annotation {first}): {self.mend}"
+        return f"{counts} {self.what} (first: {first}): {self.mend}"
 
 
 class _Facts(NamedTuple):
@@ -82,7 +84,7 @@ def judge_boxes(objects: Objects) -> tuple[list[str], list[str]]:
     with np.errstate(over="ignore", invalid="ignore"):
         facts = _facts(objects)
         for fault in (*_shares(facts), *_corners(facts)):
-            problems.append(fault.sentence(objects.ids))
+            problems.append(fault.sentence(objects))
         if problems:
             # Every other fault would be one of this reading.
             return problems, []
@@ -92,7 +94,7 @@ def judge_boxes(objects: Objects) -> tuple[list[str], list[str]]:
             told |= fault.faulty
             if fault.faulty.any():
                 is_most = 2 * fault.faulty.sum() > fault.judged.sum()
-                (problems if is_most else warnings).append(fault.sentence(objects.ids))
+                (problems if is_most else warnings).append(fault.sentence(objects))
     return problems, warnings
 
 

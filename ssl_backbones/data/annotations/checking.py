@@ -23,7 +23,7 @@ from .examining import examine
 from .reading import categories_of, read_coco
 from .voc import check_voc, voc_files
 
-_CHECKS = 5
+_CHECKS = 6
 """To be raised with any further check: what passed the checks of this number is not read again."""
 
 
@@ -85,7 +85,7 @@ def check_annotations(
         path,
         # LVIS's images are found by their addresses in it, whatever else it calls them.
         None if metadata.get("evaluator_type") == "lvis" else metadata.get("image_root"),
-        f"dataset {name!r} ({metadata.get('source_file', path)})",
+        f"dataset {name!r} ({metadata.get('origin', metadata.get('source_file', path))})",
         evaluated=evaluated,
         masks=masks,
         # What is registered here has the classes of its file, or is meant to have others.

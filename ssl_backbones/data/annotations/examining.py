@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -29,6 +29,8 @@ class Counts(NamedTuple):
         objects: annotations of the file's images that are no crowds; what follows is of these.
         crowds: annotations of its images that are.
         with_masks: objects with a mask, which is of polygons or of run lengths.
+        with_points: objects with a key point that is labelled.
+        points: how many key points these have, each number once.
         by_class: objects by name of their category, in the order of the categories' ids.
         small, medium, large: by area, as COCO's evaluation divides them.
         smallest_image, largest_image: "width x height" of the images with the fewest and the most pixels; ""
@@ -43,6 +45,8 @@ class Counts(NamedTuple):
     with_masks: int
     polygons: int
     run_lengths: int
+    with_points: int
+    points: list[int]
     by_class: dict[str, int]
     small: int
     medium: int
@@ -78,6 +82,7 @@ class _Columns(NamedTuple):
     masks: np.ndarray  # in COCO's format; None where there is none
     masked: np.ndarray  # whether there is a mask
     of_runs: np.ndarray  # whether it is of run lengths
+    points: np.ndarray  # key points, of one with any that is labelled; else 0
 
     def those(self, chosen: np.ndarray) -> _Columns:
         return _Columns(*(column[chosen] for column in self))
@@ -111,6 +116,8 @@ def examine(
         with_masks=int(objects.masked.sum()),
         polygons=int((objects.masked & ~objects.of_runs).sum()),
         run_lengths=int(objects.of_runs.sum()),
+        with_points=int((objects.points > 0).sum()),
+        points=[number for number in np.unique(objects.points).tolist() if number],
         **_of_areas(objects.areas),
         **_of_images(images, objects.places),
     )
@@ -121,11 +128,18 @@ def examine(
     ]
     without_labels = evaluated and "annotations" not in content
     problems += _nothing(counts, categories, without_labels, where)
-    maskless, warnings = _without_mask(known if evaluated and masks else objects, counts, masks)
+
+    def named(id_: int) -> str:
+        """Of labels in other formats, where they stand."""
+        own = next(one for one in listed if one["id"] == id_)
+        return own.get("origin") or f"annotation {id_}"
+
+    needed = known if evaluated and masks else objects
+    maskless, warnings = _without_mask(needed, counts, masks, named)
     problems += [f"{where}: {sentence}" for sentence in maskless]
     sizes = np.array([(one["width"], one["height"]) for one in images], float).reshape(-1, 2)
     refused, odd = judge_boxes(
-        Objects(objects.ids, objects.boxes, sizes[objects.places], objects.masks)
+        Objects(objects.ids, objects.boxes, sizes[objects.places], objects.masks, named)
     )
     problems += [f"{where}: {sentence}" for sentence in refused]
     warnings += [*odd, *_oddities(content, counts, len(listed) - len(known.ids))]
@@ -150,9 +164,15 @@ def _columns(listed: Sequence[Mapping[str, Any]], places: Mapping[int, int]) -> 
                 masks=np.fromiter(masks, object, len(known)),
                 masked=np.array([mask is not None for mask in masks], bool),
                 of_runs=np.array([isinstance(mask, dict) for mask in masks], bool),
+                points=np.array([_points(one.get("keypoints")) for one in known], np.int64),
             )
         )
     return _Columns(*map(np.concatenate, zip(*columns, strict=True)))
+
+
+def _points(keypoints: Any) -> int:
+    is_labelled = isinstance(keypoints, list) and any(keypoints[2::3])
+    return len(keypoints) // 3 if is_labelled else 0
 
 
 def _by_class(objects: _Columns, categories: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -262,7 +282,7 @@ def _nothing(
 
 
 def _without_mask(
-    needed: _Columns, counts: Counts, masks: bool | None
+    needed: _Columns, counts: Counts, masks: bool | None, named: Callable[[int], str]
 ) -> tuple[list[str], list[str]]:
     """Problem and warning that objects have no mask, of which at most one is there."""
     lacking = needed.ids[~needed.masked]
@@ -270,7 +290,7 @@ def _without_mask(
     if masks is False or not len(lacking) or not counts.with_masks:
         return [], []
     sentence = (
-        f"{len(lacking)} of {len(needed.ids)} objects have no mask (first: annotation {lacking[0]}): give "
+        f"{len(lacking)} of {len(needed.ids)} objects have no mask (first: {named(lacking[0])}): give "
         "them one, or train boxes alone (model.roi_heads.mask_in_features=null)"
     )
     return ([sentence], []) if masks else ([], [sentence])

@@ -11,10 +11,9 @@ from typing import Any
 
 from ...fast.annotations.coco_json import parse_json
 
-YOLO = (
-    "is YOLO's (a text file for each image): export as COCO from the tool that wrote it "
-    "(in Roboflow the format COCO, in CVAT COCO 1.0)"
-)
+YOLO = "is YOLO's (a text file for each image): give the folder of the data, or its data.yaml"
+VOC = "is Pascal VOC's XML (a file for each image): give the folder of the data"
+LABELME = "is labelme's (a JSON file for each image): give their folder"
 _VIA = "is VIA's: in VIA choose Annotation > Export Annotations (COCO format)"
 _LABELBOX = "is LabelBox's export: convert it to COCO, which LabelBox itself does not write"
 _EXPORT = "export as COCO from the tool that wrote it"
@@ -70,7 +69,8 @@ def _is_via(content: Any) -> bool:
     )
 
 
-def _is_labelme(content: Any) -> bool:
+def is_labelme(content: Any) -> bool:
+    """Whether parsed JSON is of labelme: shapes drawn on an image, or a list with such."""
     return any(
         _has(e, shapes=list) and e.keys() & {"imagePath", "imageData"} for e in _entries(content)
     )
@@ -111,11 +111,7 @@ def _is_bare_list(content: Any) -> bool:
 
 _OF_JSON: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (_is_via, _VIA),
-    (
-        _is_labelme,
-        "is labelme's (a JSON file for each image): make COCO of the folder with labelme's own "
-        "examples/instance_segmentation/labelme2coco.py",
-    ),
+    (is_labelme, LABELME),
     (_is_createml, f"is CreateML's: {_EXPORT} (in Roboflow the format COCO)"),
     (_is_labelbox, _LABELBOX),
     (_is_label_studio, "is Label Studio's own JSON: in Label Studio choose Export > COCO"),
@@ -132,7 +128,7 @@ _OF_JSON: tuple[tuple[Callable[[Any], bool], str], ...] = (
 
 def _lines(head: bytes) -> list[str]:
     """The first lines that hold something; the last may be cut off where the bytes end."""
-    lines = (line.strip() for line in head.decode("utf-8", "replace").splitlines())
+    lines = (line.strip() for line in head.decode("utf-8-sig", "replace").splitlines())
     return list(itertools.islice(filter(None, lines), _SAMPLE))
 
 
@@ -186,9 +182,9 @@ def _is_ndjson(head: bytes) -> bool:
     return bool(_records(head))
 
 
-def _is_yolo(head: bytes) -> bool:
+def is_yolo(head: bytes) -> bool:
     """A class's number, and a box or polygon in shares of the image."""
-    line = re.compile(r"\d+(\s+-?\d+(\.\d*)?([eE][+-]?\d+)?){4,}")
+    line = re.compile(r"\d+(\.0*)?(\s+[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?){4,}")
     lines = _lines(head)
     return bool(lines) and all(map(line.fullmatch, lines))
 
@@ -218,15 +214,11 @@ _OF_BYTES: tuple[tuple[Callable[[bytes], bool], str], ...] = (
         _is_cvat,
         "is CVAT's XML: in CVAT choose Actions > Export task dataset and the format COCO 1.0",
     ),
-    (
-        _is_voc,
-        "is Pascal VOC's XML (a file for each image): export as COCO from the tool that wrote it "
-        "(in Roboflow the format COCO, in CVAT COCO 1.0)",
-    ),
+    (_is_voc, VOC),
     (_is_markup, f"is XML or a web page, not COCO's JSON: {_EXPORT}"),
     (_is_labelbox_lines, _LABELBOX),
     (_is_ndjson, f"has a JSON object on each line (ndjson), not COCO's one: {_EXPORT}"),
-    (_is_yolo, YOLO),
+    (is_yolo, YOLO),
     (_is_via_csv, _VIA),
     (_is_csv, f"is a table (CSV), not COCO's JSON: {_EXPORT}"),
 )

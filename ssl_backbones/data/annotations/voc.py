@@ -116,15 +116,22 @@ def _refuse_missing(ids: Iterable[str], folder: Path, ending: str, what: str) ->
         )
 
 
-def _check_xml(path: Path, classes: Sequence[str], where: str, evaluated: bool) -> None:
+def parse_xml(path: Path, where: str) -> ET.Element:
+    """The root element of an XML file; `where` is the file, as the first words of a message.
+
+    Raises:
+        InputError: it cannot be read, or is broken.
+    """
     try:
-        root = ET.parse(path).getroot()
-    except ET.ParseError as error:
-        raise InputError(
-            f"{where}: {path} is not a whole XML file: {error}; get it anew"
-        ) from error
+        return ET.parse(path).getroot()
+    except (ET.ParseError, LookupError, ValueError) as error:  # the last two of its encoding
+        raise InputError(f"{where} is not a whole XML file: {error}; get it anew") from error
     except OSError as error:
-        raise InputError(f"{where}: {path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{where} cannot be read: {error.strerror}") from error
+
+
+def _check_xml(path: Path, classes: Sequence[str], where: str, evaluated: bool) -> None:
+    root = parse_xml(path, f"{where}: {path}")
     for side in ("width", "height"):
         _whole_number(root, f"size/{side}", f"{where}: {path}")
     for number, object_ in enumerate(root.findall("object"), start=1):

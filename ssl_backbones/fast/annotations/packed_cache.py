@@ -4,6 +4,7 @@ annotations/SHA16-FORMAT/*.npy    the arrays of `packed.pack`
 annotations/SHA16-FORMAT/facts.json   their checksums, and what is to be said of the file
 annotations/SHA16-NUMBER.checked  the file passed the checks of that number, and what they say of it
 annotations/SHA16-NUMBER-COPY8.json   the file in COCO's own form, where it is of another
+                                  (both also of what `data.derived` makes, by its own keys)
 annotations/hashes/PATH16.json    size, times and sha256 of a file that was hashed before
 """
 
@@ -30,7 +31,7 @@ from .packed import FORMAT, PackedRecords, pack
 
 logger = logging.getLogger(__name__)
 
-_SETTLED = 2.0  # seconds after which a file that changes again gets another time stamp
+SETTLED = 2.0  # seconds after which a file that changes again gets another time stamp
 
 
 class Packed(NamedTuple):
@@ -102,7 +103,7 @@ class AnnotationCache:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # not hashed before, or by a process that was cut off
         sha256 = digest_of(path)
-        if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED:
+        if time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED:
             self._remember(memory, json.dumps({"signature": signature, "sha256": sha256}))
         return sha256
 

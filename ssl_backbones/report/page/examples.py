@@ -148,7 +148,7 @@ def draw(report: Report, dataset: str, examples: Sequence[Example]) -> None:
                 )
                 picture.score, picture.errors = outcome.score, outcome.errors
                 example.pictures.append(picture)
-        except (OSError, ValueError, TypeError, LookupError, MemoryError) as error:
+        except Exception as error:  # a damaged file may raise anything, a PNG a SyntaxError
             example.pictures, example.absent = [], []
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             example.problem = f"{source.files[example.image_id]} cannot be drawn: {reason}"

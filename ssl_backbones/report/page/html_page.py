@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MOST_BYTES = 5_000_000  # of a page
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""Of a page's content: nothing is loaded or run, not even if a text got past the escaping."""
 LOOSER_METRICS = tuple(metric for metric in METRICS if metric != "AP")
 SIGNS = {HIGHER: "▲", LOWER: "▼", TIE: "≈"}
 """By the words of a verdict that stand for a comparison."""
@@ -58,7 +60,7 @@ def format_page(report: Report, *, num_pictures: int = 4) -> str:
     Raises:
         ModuleNotFoundError: jinja2 or matplotlib is not installed.
     """
-    template = _environment().get_template("report.html")
+    template = page_environment().get_template("report.html")
     content = _content(report)
 
     def page_of(pictures: galleries.Pictures) -> str:
@@ -67,7 +69,12 @@ def format_page(report: Report, *, num_pictures: int = 4) -> str:
     return page_of(galleries.fill(report, num_pictures, MOST_BYTES, page_of))
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """What makes pages of the templates beside this module; text in them is escaped.
+
+    Raises:
+        ModuleNotFoundError: jinja2 is not installed.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -136,9 +143,8 @@ def _content(report: Report) -> dict[str, Any]:
         "markup": Markup,
         "script": Markup(script),
         "version": __version__,
-        # No other script may run, and nothing may be loaded: not even if a text got past the escaping.
-        "policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'",
+        # No other script may run.
+        "policy": f"{POLICY}; script-src 'sha256-{digest}'",
     }
 
 

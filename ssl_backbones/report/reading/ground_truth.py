@@ -69,6 +69,7 @@ class GroundTruths:
         self.name = Path(annotations).stem if annotations is not None else ""
         self._known: dict[tuple[str, str], GroundTruth] = {}
         self._by_dataset: dict[str, list[GroundTruth]] = {}
+        self._looked: dict = {}
 
     def of(self, dataset: str, folder: str | os.PathLike) -> GroundTruth:
         """The test set of a run; the same object for runs on the same images of a dataset of the same name.
@@ -95,12 +96,14 @@ class GroundTruths:
 
     def _files_of(self, dataset: str, folder: Path) -> tuple[str, str, Categories]:
         """Where annotations and images are, and the categories that the run had of them."""
-        from ...data.own_data import read_record
+        from ...data.own_data import found_again, place_of, read_record
 
         registered = _registered(dataset)
         record = read_record(folder)
         entries = [*record.get("evaluated", ()), *record.get("test", ())]
         recorded = next((entry for entry in entries if entry["name"] == dataset), None)
+        if recorded and self._annotations is None:
+            recorded = found_again(recorded, self._looked)
         categories = recorded["categories"] if recorded else None
         if self._annotations is not None:
             path = os.fspath(self._annotations)
@@ -109,8 +112,8 @@ class GroundTruths:
             path = recorded["annotations"]
             if sha256_of(path) != recorded["sha256"]:
                 raise InputError(
-                    f"the annotations of {dataset} at {path} have changed since the run was tested on them; "
-                    "put the old ones back, or give --annotations and --images"
+                    f"the annotations of {dataset} at {place_of(recorded)} have changed since the run was "
+                    "tested on them; put the old ones back, or give --annotations and --images"
                 )
             return path, recorded["images"], categories
         if registered and os.path.isfile(registered[0]):
@@ -125,7 +128,7 @@ class GroundTruths:
             )
         if recorded:
             raise InputError(
-                f"the annotations of {dataset} are no longer at {recorded['annotations']}; say by --data "
+                f"the annotations of {dataset} are no longer at {place_of(recorded)}; say by --data "
                 "where the data is now, or give --annotations and --images"
             )
         if registered:

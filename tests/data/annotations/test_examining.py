@@ -77,6 +77,8 @@ def test_counts(clean):
         "with_masks": 4,
         "polygons": 3,
         "run_lengths": 1,
+        "with_points": 0,
+        "points": [],
         # The fourth annotation, the crowd, is of category 2.
         "by_class": {"box": 3, "disc": 2, "ring": 0},
         "small": 3,  # 1,023.9, 20 * 40 and 20 * 20

@@ -42,7 +42,7 @@ JSON = {
     ),
     "labelbox_list": ([{"ID": "x", "Labeled Data": "http://h/a.jpg", "Label": {}}], "LabelBox"),
     "labelbox_one_line": ({"data_row": {"id": "x"}, "projects": {}}, "LabelBox"),
-    "labelme": ({"shapes": [], "imagePath": "a.jpg", "imageData": None}, "labelme2coco.py"),
+    "labelme": ({"shapes": [], "imagePath": "a.jpg", "imageData": None}, "give their folder"),
     "label_studio": ([{"id": 1, "data": {"image": "/a.jpg"}, "annotations": []}], "Export > COCO"),
     "label_studio_min": ([{"id": 1, "annotation_id": 1, "annotator": 1}], "Export > COCO"),
     "detections": (

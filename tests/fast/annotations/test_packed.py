@@ -279,7 +279,7 @@ def test_a_hash_is_remembered_once_the_file_has_settled(tmp_path, monkeypatch):
     monkeypatch.setattr(annotation_cache, "digest_of", lambda p: calls.append(p) or digest(p))
     # Just written: a change within the same tick of the clock would not show.
     assert cache.sha256(path) == cache.sha256(path) == digest(path) and len(calls) == 2
-    monkeypatch.setattr(annotation_cache, "_SETTLED", -1)
+    monkeypatch.setattr(annotation_cache, "SETTLED", -1)
     assert cache.sha256(path) == cache.sha256(path) == digest(path) and len(calls) == 3
 
 

@@ -131,12 +131,23 @@ def test_images_beyond_pillows_limit_are_drawn_where_memory_allows(tmp_path, mon
     assert example.pictures == []
 
 
+def as_broken_png():
+    """Of noise, which Pillow writes in several chunks."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    Image.fromarray(noise).save(file, "PNG")
+    before, _, rest = file.getvalue().rpartition(b"IDAT")
+    return before + bytes(4) + rest
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda path: path.unlink(), "No such file or directory"),
         (lambda path: path.write_bytes(b"no image"), "cannot identify image file"),
         (lambda path: path.write_bytes(path.read_bytes()[:900]), "truncated"),
+        # Pillow's SyntaxError: a chunk behind the first has no name that there is.
+        (lambda path: path.write_bytes(as_broken_png()), "broken PNG file"),
     ],
 )
 def test_an_image_that_cannot_be_drawn_is_a_sentence(report, spoil, message):

@@ -1,0 +1,1 @@
+"""Data that is a label file for each image: YOLO, Pascal VOC and labelme, each turned into COCO's form."""
