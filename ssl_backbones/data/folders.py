@@ -126,8 +126,9 @@ def find_splits(
         split = _as_split(root, first_file_names(root), word or "train")
         found = FoundData(_dataset_name(root), "a single COCO file", {word or ALL: split}, None)
     if val_share is not None:
-        if not 0 <= val_share < 1:
-            raise InputError(f"--val-share {val_share:g}: give a share from 0 to below 1, as 0.2")
+        # A config may hold anything.
+        if type(val_share) not in (int, float) or not 0 <= val_share < 1:
+            raise InputError(f"--val-share {val_share}: give a share from 0 to below 1, as 0.2")
         if val_share and len(found.splits) > 1:
             raise InputError(
                 f"{root} has splits of its own ({', '.join(found.splits)}): leave --val-share out"

@@ -104,7 +104,7 @@ def _find(cfg: DictConfig, given: Collection[str], eval_only: bool, run: Path | 
         share = None
     folders = () if "train.val_share" in given else filter(None, (run, cfg.train.get("output_dir")))
     for entry in (entry for one in folders for entry in read_record(one).get("test", ())):
-        known = (entry.get("derived") or {}).get("val_share") or 0.0
+        known = _made(entry).get("val_share") or 0.0
         with contextlib.suppress(InputError):
             found = find_splits(cfg.train.data, divides=True, val_share=known)
             split = found.splits[split_for(found, "test", cfg.train.data)]
@@ -365,7 +365,10 @@ def changed_since(folder: str | os.PathLike, cfg: DictConfig) -> list[str]:
                 if (old["sha256"], old["categories"]) != (new["sha256"], new["categories"]):
                     done = "trained" if role == "train" else "tested"
                     place, now_at = place_of(old), place_of(new)
+                    share, now_shared = ((_made(one).get("val_share") or 0) for one in (old, new))
                     before_that = "as it was then" if place == now_at else place
+                    if share != now_shared:
+                        before_that += f", divided by --val-share {share:g}"
                     sentences.append(
                         f"{now_at} is not what the run in {os.fspath(folder)} was {done} on "
                         f"({before_that})"
@@ -375,4 +378,8 @@ def changed_since(folder: str | os.PathLike, cfg: DictConfig) -> list[str]:
 
 def place_of(entry: Mapping[str, Any]) -> str:
     """What the user has, of an entry of a record."""
-    return (entry.get("derived") or {}).get("path") or entry["annotations"]
+    return _made(entry).get("path") or entry["annotations"]
+
+
+def _made(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    return entry.get("derived") or {}

@@ -166,5 +166,8 @@ def test_what_is_divided_and_what_is_not(single):
         InputError, match=r"has splits of its own \(train, val\): leave --val-share"
     ):
         find_splits(single, divides=True, val_share=0.3)
-    with pytest.raises(InputError, match=r"--val-share 1.5: give a share from 0 to below 1"):
-        find_splits(single, divides=True, val_share=1.5)
+    for share in (1.5, 1, "abc", True, [0.2], float("nan")):
+        with pytest.raises(InputError) as caught:
+            find_splits(single, divides=True, val_share=share)
+        line = f"--val-share {share}: give a share from 0 to below 1, as 0.2"
+        assert str(caught.value) == line

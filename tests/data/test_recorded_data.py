@@ -118,6 +118,16 @@ def test_a_change_of_what_was_divided_is_told_by_its_own_name(divided):
     own_data.register_recorded(divided.folder)
 
 
+def test_another_share_is_told(divided):
+    divided.cfg.train.val_share = 0.5
+    own_data.name_own_data(divided.cfg, {"train.val_share"})
+    assert own_data.changed_since(divided.folder, divided.cfg) == [
+        f"{divided.path} is not what the run in {divided.folder} was {done} on (as it was then, divided by "
+        "--val-share 0.2)"
+        for done in ("trained", "tested")
+    ]
+
+
 def test_the_share_of_a_run_is_of_its_own_data_alone(divided, tmp_path):
     LazyConfig.save(divided.cfg, divided.folder / "config.yaml")
     moved, other = (

@@ -6,7 +6,9 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
+from coco_files import forget
 from detectron2.config import LazyConfig
+from detectron2.data import DatasetCatalog
 from omegaconf import OmegaConf
 from own_data import own_data
 from running import TINY, metrics, output
@@ -91,6 +93,7 @@ def chosen(monkeypatch, tmp_path):
     """What tools/train_net.py would start with: its config, and what is said."""
     monkeypatch.setattr(running, "setup_logger", lambda **_: None)
     monkeypatch.setattr(running, "launch", lambda *_: 0)
+    before = set(DatasetCatalog.list())
 
     def choose(*overrides, **flags):
         defaults = dict.fromkeys(
@@ -103,7 +106,9 @@ def chosen(monkeypatch, tmp_path):
         assert running.run(args) == 0
         return SimpleNamespace(cfg=load_config(args.config_file, args.opts), said=args.said)
 
-    return choose
+    yield choose
+    for name in set(DatasetCatalog.list()) - before:
+        forget(name)
 
 
 ONE = ("dataloader.train.total_batch_size=1", "train.scale_lr=linear")

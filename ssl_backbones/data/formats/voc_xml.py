@@ -105,8 +105,9 @@ def _by_lists(
     found: dict[str, set[Path]] = defaultdict(set)
     for path in lists:
         ids = [_id(line, by_id) for line in lines_of(path)]
-        missing = [id_ for id_ in ids if id_ not in by_id]
-        if len(missing) == len(ids):
+        listed = [id_ for id_ in ids if id_]
+        missing = [id_ for id_ in listed if id_ not in by_id]
+        if len(missing) == len(listed):
             # As of VOC2012's test set, whose annotations are not given away.
             notes.append(f"{path} lists no image that has an XML file: left out")
         elif missing:
@@ -116,7 +117,7 @@ def _by_lists(
             )
         else:
             split = "trainval" if path.stem.lower() == "trainval" else split_named(path.stem)
-            found[split] |= {by_id[id_] for id_ in ids}
+            found[split] |= {by_id[id_] for id_ in listed}
     whole = found.pop("trainval", None)
     if whole and not {"train", "val"} <= found.keys():
         found = {"train": whole, "test": found["test"]} if "test" in found else {ALL: whole}

@@ -88,6 +88,11 @@ LAYOUTS = {
         "",
         {"train": "ab", "val": "cd"},
     ),
+    "a line without an id": (
+        ABCD | lists(train=["a", "", "b"], val="c"),
+        "",
+        {"train": "ab", "val": "c"},
+    ),
     "an id twice": (ABCD | lists(train="aba", val="c"), "", {"train": "ab", "val": "c"}),
     "an empty list": (
         ABCD | lists(train="ab", val="cd", test=""),
