@@ -8,6 +8,12 @@ imported when it is asked for: to print a help text, numpy and the rest are not 
 
 from __future__ import annotations
 
+CONVERSION = 2
+"""Raised whenever an equal file may be converted otherwise than before: kept copies are then made anew.
+
+1: nothing but the tensors was read. 2: also the text in and beside a file.
+"""
+
 _MODULES = {
     "ConversionReport": "converting",
     "convert": "converting",
@@ -16,7 +22,7 @@ _MODULES = {
     "verify": "verification",
 }
 
-__all__ = ["ConversionReport", "convert", "convert_all", "inspect", "verify"]
+__all__ = ["CONVERSION", "ConversionReport", "convert", "convert_all", "inspect", "verify"]
 
 
 def __getattr__(name: str):

@@ -113,7 +113,7 @@ def convert(
         branch: which of the file's two networks to take; None for the one of its layout.
         prefix: of the backbone's names, where no layout is known.
         detector: take the backbone out of a file for Detectron2 or of one that it trained; its 3x3
-            convolutions must hold the strides, as they do in what this converter writes.
+            convolutions must hold the strides where no provenance says that the 1x1 do.
         to: a name of `FORMATS`.
         verify: prove the conversion before writing it; needs torch, torchvision and Detectron2.
         force: write over an existing `dst`.
@@ -144,6 +144,12 @@ def convert(
                 if detector
                 else from_pretraining(checkpoint, selfsup=selfsup, branch=branch, prefix=prefix)
             )
+            if to == "torchvision" and loaded.stride_in_1x1:
+                raise InputError(
+                    "has its strides in the 1x1 convolutions, and torchvision's class, which --to "
+                    "torchvision writes for, in the 3x3: it would compute something else; write another "
+                    "format, all of which say so in their provenance"
+                )
             backbone = loaded.backbone
             proof = None
             if verify:

@@ -18,6 +18,7 @@ from ..modeling.architectures import Architecture, closest, detectron2_name, tor
 from .identification import Identified, identify
 from .layouts import Layout, reason_to_drop
 from .reading import Checkpoint, naming, provenance_of, read_checkpoint
+from .stated import stated
 
 _COUNTER = "num_batches_tracked"
 _NAMED_AT_MOST = 3
@@ -205,7 +206,9 @@ class Loaded:
     """A file's backbone and where it is from.
 
     Attributes:
-        origin: "method", "layout", "branch" and "input", as the provenance has them.
+        origin: "method", "layout", "branch" and "input", as the provenance has them; also
+            "input_stated_by" and "texts_beside" where the file's own text says something of the input:
+            which text each field is from, and the sha256 of each that lay beside the file.
         found: None where the file is Detectron2's.
     """
 
@@ -213,6 +216,11 @@ class Loaded:
     backbone: Backbone
     origin: Mapping[str, object]
     found: Identified | None
+
+    @property
+    def stride_in_1x1(self) -> bool:
+        """Whether the strides are known to lie in the 1x1 convolutions of the bottlenecks."""
+        return (self.origin["input"] or {}).get("stride_in_1x1") is True
 
     @cached_property
     def other_branch(self) -> Mapping[str, np.ndarray] | None:
@@ -258,13 +266,17 @@ def from_pretraining(
 ) -> Loaded:
     """The backbone of a pretraining's file; errors are without the file's name."""
     found = identify(checkpoint.content, selfsup, branch=branch, prefix=prefix)
+    backbone = extract(found)
+    said = stated(checkpoint, backbone)
     origin = {
         "method": found.method,
         "layout": found.layout.name,
         "branch": found.branch,
-        "input": dict(found.layout.input),
+        "input": {**found.layout.input, **said.input},
+        **({"input_stated_by": dict(said.by)} if said.by else {}),
+        **({"texts_beside": dict(said.beside)} if said.beside else {}),
     }
-    return Loaded(checkpoint, extract(found), origin, found)
+    return Loaded(checkpoint, backbone, origin, found)
 
 
 def from_detector(checkpoint: Checkpoint) -> Loaded:

@@ -66,10 +66,17 @@ def format_next_step(report: ConversionReport) -> str:
     path = report.destination
     if report.format == "torchvision":
         return f"network.fc = torch.nn.Identity(); network.load_state_dict(torch.load({path!r}))"
+    in_1x1 = (report.provenance["input"] or {}).get("stride_in_1x1") is True
+    if report.format == "safetensors" and in_1x1:
+        return (
+            "load it into a network with its strides in the 1x1 convolutions, unlike torchvision's"
+        )
     if report.format == "safetensors":
         return f"network.load_state_dict(safetensors.torch.load_file({path!r}), strict=False)"
     if report.format == "mmdet":
-        return f"in a config: backbone=dict(init_cfg=dict(type='Pretrained', checkpoint={path!r}))"
+        style = "style='caffe', " if in_1x1 else ""
+        init = f"init_cfg=dict(type='Pretrained', checkpoint={path!r})"
+        return f"in a config: backbone=dict({style}{init})"
     architecture = report.provenance["architecture"]
     config = _CONFIGS.get(report.provenance["method"], _CONFIGS["moco"])
     step = f"tools/train_net.py --config-file {config} train.init_checkpoint={shlex.quote(path)}"
@@ -101,7 +108,7 @@ def format_inspection(found: Inspection) -> Table:
     if found.foreign:
         table.add_row("not read", ", ".join(found.foreign))
     for name, value in found.provenance.items():
-        if name not in ("proof", "architecture", "input"):
+        if name not in ("proof", "architecture", "input", "input_stated_by", "texts_beside"):
             table.add_row(f"provenance: {format_name(name)}", format_name(str(value)))
     if found.loaded is None:
         table.add_row("conversion", f"would be refused: it {found.refusal}")
@@ -166,9 +173,12 @@ def _add_origin(table: Table, origin: Mapping[str, object]) -> None:
         mean, std = (
             " ".join(map(str, convention.get(name, ()))) for name in ("pixel_mean", "pixel_std")
         )
-        table.add_row("input", f"{convention.get('format')}, mean {mean}, std {std}")
+        stride = ", strides in the 1x1" if convention.get("stride_in_1x1") is True else ""
+        table.add_row("input", f"{convention.get('format')}, mean {mean}, std {std}{stride}")
     else:
         table.add_row("input", "not recorded: as in the detector's own config")
+    for field, text in origin.get("input_stated_by", {}).items():
+        table.add_row(f"  {field}", f"as {text} says")
 
 
 def _add_left_out(table: Table, dropped: Mapping[str, str], unknown: Sequence[str]) -> None:

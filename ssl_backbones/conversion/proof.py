@@ -75,6 +75,8 @@ def prove(
     converted: Tensors,
     architecture: Architecture,
     other_branch: Tensors | None = None,
+    *,
+    stride_in_1x1: bool = False,
 ) -> Proof:
     """Compare res2..res5 of torchvision's network and Detectron2's on one fixed input, on the CPU.
 
@@ -82,6 +84,7 @@ def prove(
         source: the file's tensors under torchvision's names.
         converted: the same under Detectron2's names, as they are written.
         other_branch: the tensors that would be written from the file's other network.
+        stride_in_1x1: whether both networks have their strides in the 1x1 convolutions.
 
     Raises:
         InputError: a stage differs by more than `TOLERANCES`, or a wrong conversion does not; torch,
@@ -89,9 +92,9 @@ def prove(
     """
     _import_networks()
     with _one_thread():
-        expected = _torchvision_features(source, architecture)
+        expected = _torchvision_features(source, architecture, stride_in_1x1)
         _refuse_spoilt(expected["float32"])
-        network = _detectron2_network(architecture)
+        network = _detectron2_network(architecture, stride_in_1x1)
         converted = {name: _for_torch(array) for name, array in converted.items()}
 
         def compare(tensors: Tensors, precision: str, network=network) -> dict[str, Difference]:
@@ -105,8 +108,9 @@ def prove(
 
         controls = {name: score(wrong) for name, wrong in _wrong_conversions(converted).items()}
         if architecture.has_bottlenecks:  # or there is no 1x1 convolution to put a stride in
-            msra = _detectron2_network(architecture, stride_in_1x1=True)
-            controls["stride in the 1x1"] = score(converted, msra)
+            moved = _detectron2_network(architecture, not stride_in_1x1)
+            kernel = "3x3" if stride_in_1x1 else "1x1"
+            controls[f"stride in the {kernel}"] = score(converted, moved)
         proof = Proof(
             stages={precision: compare(converted, precision) for precision in TOLERANCES},
             controls=controls,
@@ -120,8 +124,16 @@ def prove(
 def prove_loaded(loaded: Loaded, source: Loaded | None = None) -> Proof:
     """The proof of what would be written of a file's backbone, or was written of `source`'s."""
     source = source or loaded
+    # What the file records counts: its source may have lost the text beside it that said so.
+    recorded = loaded if loaded.origin["input"] else source
     model = {detectron2_name(name): array for name, array in loaded.backbone.tensors.items()}
-    return prove(source.backbone.tensors, model, loaded.backbone.architecture, source.other_branch)
+    return prove(
+        source.backbone.tensors,
+        model,
+        loaded.backbone.architecture,
+        source.other_branch,
+        stride_in_1x1=recorded.stride_in_1x1,
+    )
 
 
 @contextlib.contextmanager
@@ -223,9 +235,11 @@ def _changes(tensors: Tensors, changes: Tensors) -> bool:
     return any(not np.array_equal(tensors[name], value) for name, value in changes.items())
 
 
-def _torchvision_features(tensors: Tensors, architecture: Architecture) -> dict[str, Features]:
+def _torchvision_features(
+    tensors: Tensors, architecture: Architecture, stride_in_1x1: bool
+) -> dict[str, Features]:
     """The source's features in each precision."""
-    network = torchvision_network(architecture)
+    network = torchvision_network(architecture, stride_in_1x1)
     features = {}
 
     def keep(stage: str) -> Callable:
@@ -240,8 +254,10 @@ def _torchvision_features(tensors: Tensors, architecture: Architecture) -> dict[
     return expected
 
 
-def torchvision_network(architecture: Architecture):
+def torchvision_network(architecture: Architecture, stride_in_1x1: bool = False):
     """torchvision's ResNet of any widths, without a classifier, on the meta device.
+
+    Its strides lie in the 3x3 convolutions; with `stride_in_1x1` those of the bottlenecks are moved.
 
     torchvision's constructor has no argument for the stem's width and the stages' output, which
     SwAV's wide networks double (swav src/resnet50.py, `widen`); what it builds them with, and all
@@ -265,10 +281,14 @@ def torchvision_network(architecture: Architecture):
         for stage, blocks in enumerate(architecture.blocks):
             layer = network._make_layer(block, planes << stage, blocks, stride=min(1 + stage, 2))
             setattr(network, f"layer{stage + 1}", layer)
+    if stride_in_1x1:
+        for module in network.modules():
+            if isinstance(module, resnet.Bottleneck):
+                module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
     return network
 
 
-def _detectron2_network(architecture: Architecture, *, stride_in_1x1: bool = False):
+def _detectron2_network(architecture: Architecture, stride_in_1x1: bool):
     import torch
 
     from ..modeling.resnet import build_resnet

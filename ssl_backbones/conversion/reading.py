@@ -150,7 +150,7 @@ def provenance_of(checkpoint: Checkpoint) -> Mapping[str, object]:
 _FIELD_TYPES = {
     **dict.fromkeys(("source", "source_sha256", "method", "layout", "tool", "date"), str),
     "branch": str | None,
-    "architecture": dict,
+    **dict.fromkeys(("architecture", "input_stated_by", "texts_beside"), dict),
     "input": dict | None,
 }
 _MOST_VALUES = 1000  # of a provenance; an honest one has about 80

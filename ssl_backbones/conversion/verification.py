@@ -84,6 +84,7 @@ def verify(
         origin = load_backbone(source, selfsup=selfsup, branch=branch, prefix=prefix)
         with naming(path):
             _check_same(loaded, origin, source)
+            _check_same_input(recorded, origin, source)
         stated = recorded.get("source_sha256")
         same_file = sha256_of(source) == stated if stated else None
     if proof:
@@ -124,6 +125,27 @@ def _check_architecture(loaded: Loaded, recorded: Mapping[str, object]) -> None:
             f"holds a {found['name']}, but its provenance says {stated_name}: it was altered after its "
             "conversion; convert the source again"
         )
+
+
+def _check_same_input(
+    recorded: Mapping[str, object], origin: Loaded, source: str | os.PathLike
+) -> None:
+    """Refuse a file that was made before the text in and beside its source was read."""
+    ours, theirs = recorded.get("input"), origin.origin["input"]
+    beside = recorded.get("texts_beside", {})
+    # Where the source has other text beside it than it had, that says nothing of this file.
+    if (
+        not ours
+        or not theirs
+        or not beside.items() <= origin.origin.get("texts_beside", {}).items()
+    ):
+        return
+    for field, text in origin.origin.get("input_stated_by", {}).items():
+        if field in ours and ours[field] != theirs[field]:
+            raise InputError(
+                f"says {field} is {format_name(str(ours[field]))}, but {os.fspath(source)} says "
+                f"{theirs[field]} ({text}): convert the source again"
+            )
 
 
 def _check_same(loaded: Loaded, origin: Loaded, source: str | os.PathLike) -> None:
