@@ -1,8 +1,10 @@
 """The folder where downloads and converted copies stay, and what is remembered of each.
 
 downloads/NAME                        what an address gave, and NAME.part while it arrives
-converted/SOURCE16-VERSION.pkl        a converted copy, by its source's sha256 and our version
-converted/SOURCE16-VERSION.pkl.sha256 its own sha256, as `sha256sum -c` reads it
+converted/SOURCE16-VERSION-N.pkl      a converted copy, by its source's sha256, our version and the
+                                      number of our conversion; with -TEXT16 behind the source's where
+                                      text beside the source was read
+converted/...pkl.sha256               its own sha256, as `sha256sum -c` reads it
 known_hashes.json                     the sha256 of each named file at its first download
 locks/                                one process at a time for each of the above
 """
@@ -18,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__
+from ..conversion import CONVERSION
 from ..errors import InputError
 from ..files import cache_folder, cache_lock, made_in_cache, write_atomically
 from ..hashing import sha256_of, why_unusable, write_checksum
@@ -87,33 +90,41 @@ class Cache:
             text = json.dumps(entries, indent=2) + "\n"
             write_atomically(self.known_hashes, lambda file: file.write(text.encode()))
 
-    def converted(self, sha256: str) -> Path | None:
+    def converted(self, sha256: str, text: str = "") -> Path | None:
         """The intact converted copy of the file with this sha256, or None.
+
+        `text` is the fingerprint of the text beside the file; "" where there is none. Copies that an
+        earlier conversion made are left alone: an earlier version of this package may still use them.
 
         The copy is hashed and compared with what was written, some 0.1 s for a ResNet-50: a copy
         that is damaged, or was cut off by a crash, counts as absent.
         """
-        copy = self._copy(sha256)
+        copy = self._copy(sha256, text)
         return copy if why_unusable(copy) is None else None
 
-    def keep_converted(self, sha256: str, convert: Callable[[Path], object]) -> Path:
+    def keep_converted(
+        self, sha256: str, convert: Callable[[Path], object], text: str = ""
+    ) -> Path:
         """The converted copy of the file with this sha256, which `convert` writes if it is not here.
+
+        `text` is as in `converted`.
 
         Raises:
             InputError: what `convert` raises, or the cache is not writable.
         """
-        if copy := self.converted(sha256):
+        if copy := self.converted(sha256, text):
             return copy
-        copy = self._copy(sha256)
+        copy = self._copy(sha256, text)
         with self.lock(copy.name):
-            if self.converted(sha256) is None:  # nobody made it while we waited
+            if self.converted(sha256, text) is None:  # nobody made it while we waited
                 made_in_cache(self.folder, "converted")
                 convert(copy)
                 write_checksum(copy, sha256_of(copy))
         return copy
 
-    def _copy(self, sha256: str) -> Path:
-        return self.folder / "converted" / f"{sha256[:16]}-{__version__}.pkl"
+    def _copy(self, sha256: str, text: str) -> Path:
+        source = "-".join(part[:16] for part in (sha256, text) if part)
+        return self.folder / "converted" / f"{source}-{__version__}-{CONVERSION}.pkl"
 
     def _known_hashes(self) -> dict[str, dict[str, str]]:
         try:

@@ -14,7 +14,7 @@ from typing import IO, Any
 from iopath.common.file_io import PathHandler
 
 from ..errors import InputError
-from ..hashing import digests_of, sha256_of
+from ..hashing import digests_of, fingerprint_of, sha256_of
 from .cache import Cache, KnownFile
 from .download import download
 
@@ -160,9 +160,9 @@ def resolve(init_checkpoint: str) -> str:
 
     "" (from scratch) stays "". A converted file and a Detectron2 checkpoint, told by their content
     and not by their name, are returned as they are. A raw self-supervised file is converted with
-    proof into the cache, and found there at the next call by its sha256. `ssl://NAME` is
-    downloaded first if need be, and any other address (`detectron2://`, `https://`) goes through
-    Detectron2's PathManager.
+    proof into the cache, and found there at the next call by its sha256 and that of the text beside
+    it that the conversion reads. `ssl://NAME` is downloaded first if need be, and any other address
+    (`detectron2://`, `https://`) goes through Detectron2's PathManager.
 
     A raw file is hashed once at each call and its copy once more, together well under a second;
     a file that needs no conversion has only its headers read.
@@ -231,18 +231,30 @@ def _converted(
         InputError: it cannot be converted, or was written to between its hashing and its conversion.
     """
     written = _last_written(source)
+    text = _text_beside(source)
     sha256 = sha256 or sha256_of(source)
 
     def convert_to(copy: Path) -> None:
         from ..conversion import convert
 
         convert(source, copy, selfsup=selfsup, force=True, sha256=sha256)
-        if _last_written(source) != written:
+        if _last_written(source) != written or _text_beside(source) != text:
             copy.unlink(missing_ok=True)
             raise InputError(f"{source} changed while it was read: start again when it is complete")
         logger.info("converted %s to %s", source, copy)
 
-    return cache.keep_converted(sha256, convert_to)
+    return cache.keep_converted(sha256, convert_to, text)
+
+
+def _text_beside(source: Path) -> str:
+    """The fingerprint of the text beside a raw file that its conversion reads; "" where there is none."""
+    from ..conversion.reading import naming, read_checkpoint
+    from ..conversion.stated import texts_beside
+
+    checkpoint = read_checkpoint(source)
+    with naming(source):
+        texts = texts_beside(checkpoint)
+    return fingerprint_of({name: text.sha256 for name, text in texts.items()}) if texts else ""
 
 
 def _last_written(path: Path) -> tuple[int, int, int]:

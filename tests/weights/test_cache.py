@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ssl_backbones import __version__
+from ssl_backbones.conversion import CONVERSION
 from ssl_backbones.errors import InputError
 from ssl_backbones.weights.cache import Cache, KnownFile
 
@@ -73,7 +74,7 @@ def test_processes_that_record_at_once_lose_nothing(cache):
 
 def test_a_converted_copy_is_named_by_its_source_and_recorded(filled, moco_file):
     copy = filled.cache.converted(filled.sha256)
-    name = f"{filled.sha256[:16]}-{__version__}.pkl"
+    name = f"{filled.sha256[:16]}-{__version__}-{CONVERSION}.pkl"
     assert copy == filled.cache.folder / "converted" / name
     provenance = pickle.loads(copy.read_bytes())["provenance"]  # our own file
     assert provenance["source_sha256"] == filled.sha256

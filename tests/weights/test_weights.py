@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrow_resnet import RESNET_CONFIG, Narrow, hugging_face_state, trained
+from safetensors.torch import save_file
+from torchvision.models.resnet import Bottleneck
 
-from ssl_backbones import hashing
+from ssl_backbones import __version__, hashing
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.engine.launching.world import World
 from ssl_backbones.engine.settling import settle
@@ -274,6 +277,55 @@ def test_a_raw_file_is_converted_once(moco_file, filled_cache, tmp_path):
     made = copies[0].stat().st_ino
     assert [resolve(str(moco_file)), resolve(str(other))] == [str(copies[0])] * 2
     assert copies[0].stat().st_ino == made and len(copies) == 1
+
+
+@pytest.fixture
+def hugging_face_folder(tmp_path):
+    """A ResNet-50 of an eighth of the channels as transformers' save_pretrained leaves it."""
+    torch.manual_seed(0)
+    network = trained(Narrow(Bottleneck, [3, 4, 6, 3]))
+    save_file(hugging_face_state(network), tmp_path / "model.safetensors")
+
+    def say(in_1x1: bool) -> str:
+        config = RESNET_CONFIG | {"downsample_in_bottleneck": in_1x1}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return str(tmp_path / "model.safetensors")
+
+    return say
+
+
+def stride_in_1x1(copy: str) -> bool:
+    return pickle.loads(Path(copy).read_bytes())["provenance"]["input"]["stride_in_1x1"]
+
+
+def test_a_copy_goes_by_the_text_beside_its_source(hugging_face_folder, cache):
+    """The same bytes mean another network when the config.json beside them says so."""
+    first = resolve(hugging_face_folder(False))
+    made = Path(first).stat().st_ino
+    second = resolve(hugging_face_folder(True))
+    assert (stride_in_1x1(first), stride_in_1x1(second)) == (False, True)
+    assert resolve(hugging_face_folder(False)) == first and Path(first).stat().st_ino == made
+    assert len({first, second, *map(str, cache.folder.glob("converted/*.pkl"))}) == 2
+
+
+def test_a_copy_of_an_earlier_conversion_is_not_used_again(filled, filled_cache, moco_file):
+    """It is left where it is: another version of this package may share the folder."""
+    copy = filled_cache.converted(filled.sha256)
+    old = copy.with_name(f"{filled.sha256[:16]}-{__version__}.pkl")  # as it was called before
+    copy.rename(old)
+    before = old.stat()
+    assert filled_cache.converted(filled.sha256) is None
+    assert resolve(str(moco_file)) == str(copy)
+    assert old.stat().st_ino == before.st_ino and old.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_text_that_changes_during_the_conversion_is_noticed(
+    hugging_face_folder, cache, monkeypatch
+):
+    texts = iter(("1", "2"))
+    monkeypatch.setattr(resolution, "_text_beside", lambda source: next(texts))
+    assert "changed while it was read" in refusal(resolve, hugging_face_folder(True))
+    assert not list(cache.folder.glob("converted/*.pkl"))
 
 
 def test_a_file_that_is_replaced_between_its_hash_and_its_conversion_is_not_kept(
