@@ -87,7 +87,7 @@ def _names(node: ast.AST) -> set[str]:
 def _value(node: ast.expr, known: dict[str, object]) -> object:
     # Brackets nest 200 deep at most in what Python parses, and nothing else is followed.
     match node:
-        case ast.Constant(value=value):
+        case ast.Constant(value=str() | int() | float() | None as value):
             return value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
             return -number

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _LONGEST_BESIDE = 1 << 20  # bytes; honest ones have some thousands, most of them names of classes
 _MOST_VALUES = 20_000  # of a config that is no text
 _LARGEST = 1e6  # of a mean or deviation
+_CAFFE = re.compile(r"""\bstyle['"]?\s*[=:]\s*['"]caffe['"]""")
 
 _ALONE = "if that is not so, save its state_dict() alone and give that"
 _MOVE = "put the one that belongs to this file there, or move it away"
@@ -152,12 +154,23 @@ def _own(checkpoint: Checkpoint) -> Iterator[Statement]:
 def _openmmlab(content: object, backbone: Backbone) -> Iterator[Statement]:
     meta = content.get("meta") if isinstance(content, dict) else None
     for name in ("cfg", "config") if isinstance(meta, dict) else ():
-        config = meta.get(name)
-        if isinstance(config, str):
-            config = read_config(config)
-        if isinstance(config, dict) and _is_plain(config):
-            yield from _network(config.get("model"), f"meta.{name}", backbone)
+        text = meta.get(name)
+        config = read_config(text) if isinstance(text, str) else text
+        if isinstance(config, dict) and (isinstance(text, str) or _is_plain(config)):
+            network = list(_network(config.get("model"), f"meta.{name}", backbone))
+            if not network and isinstance(text, str):
+                _refuse_unread_style(text, f"meta.{name}", backbone)
+            yield from network
             yield from _images(config, f"meta.{name}")
+
+
+def _refuse_unread_style(text: str, where: str, backbone: Backbone) -> None:
+    """Refuse text of which nothing could be taken although it speaks of strides in the 1x1."""
+    if backbone.architecture.has_bottlenecks and _CAFFE.search(text):
+        raise InputError(
+            f"says style='caffe' in {where}, hence strides in the 1x1 convolutions, but in a form that is "
+            f"not read: write the config there as its pretty_text, or, {_ALONE}"
+        )
 
 
 def _is_plain(config: dict) -> bool:

@@ -72,6 +72,8 @@ def test_a_flat_dictionary_is_unpacked_into_another():
         "style = dict([('a', 1)])",
         "style = {'a': 1, **other}",
         "style = dict(a=1, a=2)",
+        "style = b'caffe'",
+        "style = ...",
         "style = ['caffe'][0]",
         "style = __import__('os').system('touch ran')",
     ],

@@ -239,12 +239,13 @@ def test_blocks_of_two_convolutions_have_no_1x1(openmmlab, hugging_face, basic):
             True,
         ),
         ("model = dict(backbone=dict(type='ResNet', style=STYLE))", False),
-        ("model = dict(backbone=BACKBONE)\nstyle='caffe'", False),
+        ("model = dict(backbone=BACKBONE)", False),
         ("model = dict(backbone=dict(type='VisionTransformer'), neck=dict(style=1))", False),
         ("caffe", False),
-        ("model = dict(backbone=dict(style='caffe'", False),
+        ("model = dict(backbone=dict(style='pytorch'", False),
         ("model = [" * 300, False),
-        ("{'model': {'backbone': {'style': 'caffe'}}}", False),
+        ("{'model': {'backbone': {'style': 'pytorch'}}}", False),
+        ("classes = 'style=caffe'\nlr = 0.1", False),
         ({"model": {"backbone": {"type": "ResNet", "style": "caffe"}}}, True),
         ({"model": {"backbone": {"type": "ResNet", "style": np.zeros(3)}}}, False),
         ({"model": ["caffe"] * 30_000}, False),
@@ -392,6 +393,22 @@ def test_timms_config(tmp_path, plain):
 def test_a_network_that_is_another_one_is_refused(openmmlab, backbone, says):
     path = openmmlab(f"model = dict(backbone=dict(type='ResNet', depth=50, {backbone}))")
     assert says in refusal(path) and "save" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model = dict(backbone=dict(style='caffe'",
+        '{"model": {"backbone": {"style": "caffe"}}}',
+        "backbone = dict(style = 'caffe')\nmodel = dict(backbone=backbone)",
+        "model = dict(backbone=dict(type='ResNet', style='caffe'))\nmodel.update(a=1)",
+        "model = dict(backbone=dict(type='ResNet', style='caffe'))\n#" + " " * (1 << 17),
+    ],
+)
+def test_text_that_is_not_read_but_says_caffe_is_refused(openmmlab, basic, text):
+    message = refusal(openmmlab(text))
+    assert "says style='caffe' in meta.cfg" in message and "pretty_text" in message
+    assert said_of(openmmlab(text, basic))["stride_in_1x1"] is False
 
 
 def test_what_is_the_same_network_is_taken(openmmlab):
