@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError, InstallationError
+from ..packages import run_pip
 from .installed import InstalledDetectron2, find_detectron2
 from .ports import port
-from .sources import Source, fetch_pinned, read_location, run_pip
+from .sources import Source, fetch_pinned, read_location
 from .wheel import write_wheel
 
 __all__ = ["InstallationError", "build_wheel", "install"]

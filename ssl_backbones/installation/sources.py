@@ -7,14 +7,14 @@ import io
 import os
 import re
 import subprocess
-import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError, InstallationError
+from ..packages import run_pip
 
 # The v0.6 release, republished on PyPI: upstream publishes no package there.
 PINNED_NAME = "pb1-detectron2"
@@ -236,32 +236,3 @@ def _wrong_hash(found: str) -> str:
         f"the {PINNED_NAME} {PINNED_VERSION} that was fetched has sha256 {found} where "
         f"{PINNED_SHA256} is pinned, so nothing of it was used; check the index that pip uses"
     )
-
-
-@dataclass(frozen=True)
-class PipResult:
-    """What pip printed, and why it failed in one line ("" when it did not)."""
-
-    output: str
-    failure: str
-
-
-def run_pip(*arguments: str, environment: Mapping[str, str] | None = None) -> PipResult:
-    """Run `pip ARGUMENTS` under the user's own settings for indexes, proxies and caches."""
-    result = subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments],
-        env={**os.environ, **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-    )
-    return PipResult(result.stdout, _last_error(result.stdout) if result.returncode else "")
-
-
-def _last_error(output: str) -> str:
-    """The last line in which pip names an error, or its last line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith("error:")]
-    return (errors or lines or ["pip said nothing"])[-1]
