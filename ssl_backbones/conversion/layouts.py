@@ -486,6 +486,22 @@ LAYOUTS = (
         inside={"fc": _PROJECTOR},
         drops={"predictor": _PREDICTOR},
     ),
+    Layout(
+        name="augnet",
+        selfsup="augnet",
+        methods=("AugNet",),
+        source="https://github.com/chenmingxiang110/AugNet: res50_model_training_with_ImageNet.py, "
+        "lib/utils.py; https://pypi.org/project/imgsim: imgsim/imgsim.py (the input as well)",
+        container=(),
+        prefix="pre.",
+        signature=("pre.conv1", "pre.layer4", "pre.fc"),
+        closed=True,
+        inside={"fc": _PROJECTOR},
+        traps=(
+            "files of its ResNet-34 for STL-10 have no fc, and were trained with one mean and one "
+            "deviation for all channels: they have no row",
+        ),
+    ),
     # Ports of BYOL and SimCLR to PyTorch
     Layout(
         name="byol-pytorch",

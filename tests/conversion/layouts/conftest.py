@@ -258,6 +258,11 @@ def simsiam() -> dict:
     return {"epoch": 100, "arch": "resnet50", "state_dict": state, "optimizer": OPTIMIZER}
 
 
+@example("augnet", "augnet")
+def augnet() -> dict:
+    return ddp(backbone("pre.", fc=linear()))
+
+
 # Ports of BYOL and SimCLR to PyTorch
 
 

@@ -135,6 +135,12 @@ def test_images_of_simclr_are_not_normalised():
     assert ROWS["moco"].input["pixel_mean"] == [123.675, 116.28, 103.53]
 
 
+def test_augnets_other_networks_are_not_taken_for_its_resnet50(make, as_arrays):
+    """Its Net18 and Net34, whose fc is an Identity, were trained on STL-10 with other statistics."""
+    with pytest.raises(InputError, match="--prefix 'pre\\.'"):
+        identify(as_arrays(make("module.pre.")))
+
+
 def test_the_guides_new_method_works(names_of_examples, as_arrays, expected, monkeypatch):
     """CONTRIBUTING.md's row and example, as they stand there, in at most ten lines each."""
     guide = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text()
