@@ -8,6 +8,7 @@ import yaml
 
 import ssl_backbones
 from ssl_backbones.conversion.layouts import LAYOUTS
+from ssl_backbones.weights.resolution import NAMED_WEIGHTS
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"
@@ -76,6 +77,11 @@ def test_pictures_are_small_described_and_used():
 def test_the_number_of_layouts():
     for page in ("README.md", "CHANGELOG.md"):
         assert re.findall(r"(\d+) layouts", text(CHECKOUT / page)) == [str(len(LAYOUTS))]
+
+
+def test_the_page_of_named_weights_has_them_all():
+    named = re.findall(r"`(ssl://\w+)`", text(DOCS / "dead_links.md").partition("## Weights by")[2])
+    assert named == [f"ssl://{name}" for name in NAMED_WEIGHTS]
 
 
 def test_the_citation_has_what_its_format_demands():

@@ -104,6 +104,7 @@ def convert(
     force: bool = False,
     dry_run: bool = False,
     sha256: str | None = None,
+    published_in: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> ConversionReport:
     """Convert a self-supervised ResNet checkpoint to Detectron2's format, or to another one.
@@ -119,6 +120,7 @@ def convert(
         force: write over an existing `dst`.
         dry_run: do everything but write.
         sha256: of `src`, where it is known already; None to find it out.
+        published_in: what the provenance is to say of where `src` was published: "package", "license".
         progress: called with the name of each step as it begins.
 
     Raises:
@@ -157,7 +159,8 @@ def convert(
                 proof = prove_loaded(loaded)
 
         def provenance() -> dict:
-            return _provenance(src, sha256 or hashing.hexdigest(), loaded, proof, date)
+            digest = sha256 or hashing.hexdigest()
+            return _provenance(src, digest, published_in or {}, loaded, proof, date)
 
         if not dry_run:
             progress("writing")
@@ -180,11 +183,17 @@ def convert(
 
 
 def _provenance(
-    src: str | os.PathLike, sha256: str, loaded: Loaded, proof: Proof | None, date: str
+    src: str | os.PathLike,
+    sha256: str,
+    published_in: Mapping[str, str],
+    loaded: Loaded,
+    proof: Proof | None,
+    date: str,
 ) -> dict[str, object]:
     return {
         "source": Path(src).name,
         "source_sha256": sha256,
+        **published_in,
         **loaded.origin,
         "architecture": asdict(loaded.backbone.architecture),
         "proof": proof and proof.to_dict(),

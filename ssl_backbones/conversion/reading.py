@@ -148,7 +148,8 @@ def provenance_of(checkpoint: Checkpoint) -> Mapping[str, object]:
 
 
 _FIELD_TYPES = {
-    **dict.fromkeys(("source", "source_sha256", "method", "layout", "tool", "date"), str),
+    **dict.fromkeys(("source", "source_sha256", "package", "license"), str),
+    **dict.fromkeys(("method", "layout", "tool", "date"), str),
     "branch": str | None,
     **dict.fromkeys(("architecture", "input_stated_by", "texts_beside"), dict),
     "input": dict | None,

@@ -1,9 +1,9 @@
 """The folder where downloads and converted copies stay, and what is remembered of each.
 
-downloads/NAME                        what an address gave, and NAME.part while it arrives
-converted/SOURCE16-VERSION-N.pkl      a converted copy, by its source's sha256, our version and the
-                                      number of our conversion; with -TEXT16 behind the source's where
-                                      text beside the source was read
+downloads/NAME                        what an address or a package gave, and NAME.part while it arrives
+converted/SOURCE16-VERSION-N.pkl      a converted copy, by its source's sha256 (and package, where it is
+                                      fetched out of one), our version and the number of our conversion;
+                                      with -TEXT16 behind the source's where text beside it was read
 converted/...pkl.sha256               its own sha256, as `sha256sum -c` reads it
 known_hashes.json                     the sha256 of each named file at its first download
 locks/                                one process at a time for each of the above

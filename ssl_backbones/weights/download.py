@@ -247,12 +247,12 @@ class _Part:
 
     def begin(self, origin: _Origin) -> None:
         """Start from nothing: emptied first, so that no crash pairs old bytes with a new record."""
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             self.path.write_bytes(b"")
         write_atomically(self._record, lambda file: file.write(json.dumps(asdict(origin)).encode()))
 
     def append(self, chunks: Iterator[bytes]) -> None:
-        with _disk_errors(self.path), open(self.path, "ab") as file:
+        with disk_errors(self.path), open(self.path, "ab") as file:
             for chunk in chunks:
                 file.write(chunk)
 
@@ -262,7 +262,7 @@ class _Part:
 
     def finish(self) -> None:
         """Give the complete file its name, its bytes on the disk first."""
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             with open(self.path, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(self.path, self.target)
@@ -270,7 +270,7 @@ class _Part:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or unwritable disk into one line."""
     try:
         yield

@@ -17,13 +17,14 @@ from ..errors import InputError
 from ..hashing import digests_of, fingerprint_of, sha256_of
 from .cache import Cache, KnownFile
 from .download import download
+from .wheels import WheelFile, fetch_from_wheel
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PublishedHash:
-    """The hash that a file's authors publish: its algorithm, its first digits, and where."""
+    """The hash that a file's authors publish: its algorithm, its first digits or all, and where."""
 
     algorithm: str
     prefix: str
@@ -35,16 +36,41 @@ class NamedWeights:
     """Published weights under a short name: `ssl://NAME`.
 
     Attributes:
+        origin: the file's address, or the package that it is published in.
         method: whose layout the file has, as the converter's `selfsup` says it.
         source: the page that publishes the address.
         published: None where the authors publish no hash.
     """
 
     name: str
-    url: str
+    origin: str | WheelFile
     method: str
     source: str
     published: PublishedHash | None = None
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called in the cache."""
+        if isinstance(self.origin, WheelFile):
+            return self.origin.file_name
+        return self.origin.rsplit("/", 1)[-1]
+
+    @property
+    def without_network(self) -> str:
+        """What a user can do who cannot download it; ends what is said of a failure."""
+        if isinstance(self.origin, WheelFile):
+            return self.origin.without_network
+        return _WITHOUT_NETWORK
+
+    @property
+    def published_in(self) -> dict[str, str]:
+        """The package, for the provenance; {} where there is none."""
+        if not isinstance(self.origin, WheelFile):
+            return {}
+        return {
+            "package": f"{self.origin.package} {self.origin.version}: {self.origin.path}",
+            "license": self.origin.license,
+        }
 
 
 _MOCO_README = "https://github.com/facebookresearch/moco/blob/main/README.md"
@@ -80,6 +106,18 @@ NAMED_WEIGHTS: Mapping[str, NamedWeights] = MappingProxyType(
                 "torchvision",
                 _TORCHVISION,
                 PublishedHash("sha256", "0676ba61", _TORCHVISION),
+            ),
+            # AugNet's ResNet-50 (arXiv 2106.06250), for which its README has one install the package.
+            NamedWeights(
+                "augnet_imagenet",
+                WheelFile("imgsim", "0.1.2", "imgsim/model.pth", license="MIT"),
+                "augnet",
+                "https://github.com/chenmingxiang110/AugNet/blob/main/README.md",
+                PublishedHash(
+                    "sha256",
+                    "c2cb3cac82642c5698721bd4c57702c3d2ffab077ee9fc277c60ef7359293add",
+                    "RECORD in the wheel on https://pypi.org/project/imgsim/0.1.2/",
+                ),
             ),
         )
     }
@@ -123,7 +161,7 @@ class SSLWeightsHandler(PathHandler):
         row = self._row(path)
         cache = self._cache or Cache.from_environment()
         known = cache.known(row.name)
-        if known and not force and (copy := cache.converted(known.sha256)):
+        if known and not force and (copy := cache.converted(_key(known.sha256, row.published_in))):
             return str(copy)
         with cache.lock(row.name):
             return str(_fetch(row, cache, force))
@@ -223,7 +261,11 @@ def _is_for_detectron2(content: Any) -> bool:
 
 
 def _converted(
-    source: Path, cache: Cache, selfsup: str = "auto", sha256: str | None = None
+    source: Path,
+    cache: Cache,
+    selfsup: str = "auto",
+    sha256: str | None = None,
+    published_in: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """The converted copy of a raw file: made with proof at the first call.
 
@@ -237,13 +279,21 @@ def _converted(
     def convert_to(copy: Path) -> None:
         from ..conversion import convert
 
-        convert(source, copy, selfsup=selfsup, force=True, sha256=sha256)
+        convert(source, copy, selfsup=selfsup, force=True, sha256=sha256, published_in=published_in)
         if _last_written(source) != written or _text_beside(source) != text:
             copy.unlink(missing_ok=True)
             raise InputError(f"{source} changed while it was read: start again when it is complete")
         logger.info("converted %s to %s", source, copy)
 
-    return cache.keep_converted(sha256, convert_to, text)
+    return cache.keep_converted(_key(sha256, published_in), convert_to, text)
+
+
+def _key(sha256: str, published_in: Mapping[str, str]) -> str:
+    """What the cache knows a converted copy by.
+
+    The same file that a user brings has a copy of its own, whose provenance names no package.
+    """
+    return fingerprint_of([sha256, dict(published_in)]) if published_in else sha256
 
 
 def _text_beside(source: Path) -> str:
@@ -266,19 +316,19 @@ def _fetch(row: NamedWeights, cache: Cache, force: bool) -> Path:
     """The converted copy of a named file, which is downloaded unless the original is here."""
     original, sha256 = _original(row, cache, force)
     try:
-        copy = _converted(original, cache, row.method, sha256)
+        copy = _converted(original, cache, row.method, sha256, row.published_in)
     except InputError as error:
         raise InputError(
-            f"ssl://{row.name}: {error} (it came from {row.url}; delete {original} to download it "
+            f"ssl://{row.name}: {error} (it came from {row.origin}; delete {original} to download it "
             "again)"
         ) from error
-    cache.record(row.name, row.url, sha256)
+    cache.record(row.name, str(row.origin), sha256)
     return copy
 
 
 def _original(row: NamedWeights, cache: Cache, force: bool) -> tuple[Path, str]:
     """The file as its authors publish it, and its sha256."""
-    original = cache.downloads() / row.url.rsplit("/", 1)[-1]
+    original = cache.downloads() / row.file_name
     known = cache.known(row.name)
     if original.is_file() and not force:
         try:
@@ -291,7 +341,10 @@ def _original(row: NamedWeights, cache: Cache, force: bool) -> tuple[Path, str]:
         nonlocal sha256
         sha256 = _checked(row, part, known, cache)
 
-    download(row.url, original, check=check, mend=_WITHOUT_NETWORK)
+    if isinstance(row.origin, WheelFile):
+        fetch_from_wheel(row.origin, original, check)
+    else:
+        download(row.origin, original, check=check, mend=row.without_network)
     return original, sha256
 
 
@@ -300,16 +353,17 @@ def _checked(row: NamedWeights, path: Path, known: KnownFile | None, cache: Cach
     published = row.published
     digests = digests_of(path, "sha256", *([published.algorithm] if published else []))
     if published and not digests[published.algorithm].startswith(published.prefix):
+        is_whole = len(published.prefix) == len(digests[published.algorithm])
         raise InputError(
-            f"ssl://{row.name}: the {published.algorithm} of what came from {row.url} is "
+            f"ssl://{row.name}: the {published.algorithm} of what came from {row.origin} is "
             f"{digests[published.algorithm]}, but {published.source} publishes "
-            f"{published.prefix}...; try again, and if it stays so the server's file is not the "
-            f"published one: {_WITHOUT_NETWORK}"
+            f"{published.prefix}{'' if is_whole else '...'}; try again, and if it stays so what is "
+            f"served is not the published file: {row.without_network}"
         )
     if known and digests["sha256"] != known.sha256:
         raise InputError(
-            f"ssl://{row.name}: the sha256 of what came from {row.url} is {digests['sha256']}, but "
-            f"{known.sha256} was recorded on {known.recorded}; if you trust the new file, delete "
+            f"ssl://{row.name}: the sha256 of what came from {row.origin} is {digests['sha256']}, "
+            f"but {known.sha256} was recorded on {known.recorded}; if you trust the new file, delete "
             f'"{row.name}" from {cache.known_hashes} and try again'
         )
     return digests["sha256"]

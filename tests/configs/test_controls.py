@@ -39,10 +39,10 @@ def test_the_supervised_weights_are_torchvisions_first():
     from torchvision.models import ResNet50_Weights
 
     row = NAMED_WEIGHTS["supervised_imagenet"]
-    assert row.url == ResNet50_Weights.IMAGENET1K_V1.url
+    assert row.origin == ResNet50_Weights.IMAGENET1K_V1.url
     # By torch.hub's convention a file's name ends in the beginning of its hash, which it checks so.
     assert row.published.algorithm == "sha256"
-    assert row.url.endswith(f"-{row.published.prefix}.pth")
+    assert row.origin.endswith(f"-{row.published.prefix}.pth")
 
 
 def test_torchvisions_file_is_what_the_converter_takes_it_for(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import pickle
@@ -32,6 +33,7 @@ from ssl_backbones.weights.resolution import (
     register_handler,
     resolve,
 )
+from ssl_backbones.weights.wheels import WheelFile
 
 PAGE = "https://example.org/README.md"
 
@@ -59,8 +61,8 @@ def refusal(act, *arguments, **options) -> str:
 
 
 def test_the_addresses_and_hashes_are_the_published_ones():
-    """Typed here from the two READMEs and torchvision's list, not from the code."""
-    assert {(row.name, row.url, row.method) for row in NAMED_WEIGHTS.values()} == {
+    """Typed here from the READMEs, torchvision's list and RECORD in imgsim's wheel, not from the code."""
+    assert {(row.name, row.origin, row.method) for row in NAMED_WEIGHTS.values()} == {
         (
             "moco_v1_200ep",
             "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v1_200ep/"
@@ -89,14 +91,21 @@ def test_the_addresses_and_hashes_are_the_published_ones():
             "https://download.pytorch.org/models/resnet50-0676ba61.pth",
             "torchvision",
         ),
+        (
+            "augnet_imagenet",
+            WheelFile("imgsim", "0.1.2", "imgsim/model.pth", "MIT"),
+            "augnet",
+        ),
     }
     published = {n: r.published and r.published.prefix for n, r in NAMED_WEIGHTS.items()}
+    in_record = base64.urlsafe_b64decode("wss8rIJkLFaYchvUxXcCw9L_qwd-6fwnfGDvc1kpOt0=")
     assert published == {
         "moco_v1_200ep": "b251726a",
         "moco_v2_200ep": "59fd9945",
         "moco_v2_800ep": "a04e12f8",
         "swav_800ep": None,
         "supervised_imagenet": "0676ba61",
+        "augnet_imagenet": in_record.hex(),
     }
     assert all(name == row.name for name, row in NAMED_WEIGHTS.items())
 

@@ -19,6 +19,8 @@ Rows = list[tuple[str, str]]
 _WEIGHTS = {
     "source": "file",
     "source_sha256": "SHA-256 of the file",
+    "package": "published in",
+    "license": "licence",
     "method": "method",
     "layout": "layout",
     "branch": "network",

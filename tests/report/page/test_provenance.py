@@ -27,6 +27,11 @@ def test_weights_environment_and_starts():
     rows = dict(provenance.weights_rows(RECORD))
     assert rows["method"] == "moco" and rows["architecture"] == "resnet50"
     assert rows["input: pixel mean"] == "123.675, 116.28, 103.53"
+    packaged = {"weights": {"package": "imgsim 0.1.2: imgsim/model.pth", "license": "MIT"}}
+    assert provenance.weights_rows(packaged) == [
+        ("published in", "imgsim 0.1.2: imgsim/model.pth"),
+        ("licence", "MIT"),
+    ]
     machine = dict(provenance.environment_rows(RECORD))
     assert machine["torch"] == "2.14.1" and machine["GPUs"] == "none"
     code = machine["code of ssl_backbones"]
