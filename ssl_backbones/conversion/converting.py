@@ -195,7 +195,7 @@ def _provenance(
         "source_sha256": sha256,
         **published_in,
         **loaded.origin,
-        "architecture": asdict(loaded.backbone.architecture),
+        "architecture": loaded.backbone.architecture.to_dict(),
         "proof": proof and proof.to_dict(),
         "tool": f"ssl-backbones {__version__}",
         "date": date,

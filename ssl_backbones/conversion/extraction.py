@@ -18,6 +18,7 @@ from ..modeling.architectures import Architecture, closest, detectron2_name, tor
 from .identification import Identified, identify
 from .layouts import Layout, reason_to_drop
 from .reading import Checkpoint, naming, provenance_of, read_checkpoint
+from .searching import whole_elsewhere, wrappers_inside
 from .stated import stated
 
 _COUNTER = "num_batches_tracked"
@@ -42,23 +43,31 @@ class Backbone:
     unknown: tuple[str, ...]
 
 
+class NotThere(InputError):
+    """There is no ResNet where the layout says, or one that is not whole or of another shape."""
+
+
 def extract(found: Identified) -> Backbone:
     """The backbone of an identified file.
 
     Raises:
-        InputError: no ResNet, a variant that Detectron2 does not have, two copies that differ, or
-            tensors that are missing, unknown, of a wrong shape or type, or not finite; with the
-            first of them and their number.
+        NotThere: no ResNet, a variant that Detectron2 does not have, or tensors that are missing,
+            unknown or of a wrong shape; with the first of them and their number.
+        InputError: two copies that differ, or tensors of a wrong type or not finite.
     """
     sources, dropped, unknown = _sort_keys(found)
     _check_duplicate(found, sources)
     if not any(name.startswith(("conv1.", "layer")) for name in sources):
         raise _no_backbone(found)
     values = {name: found.state_dict[key] for name, key in sources.items()}
-    architecture, problems = closest({name: _shape(value) for name, value in values.items()})
-    problems = problems or dict(_faulty_values(values))
+    try:
+        architecture, problems = closest({name: _shape(value) for name, value in values.items()})
+    except InputError as error:
+        raise NotThere(str(error)) from error
     if problems:
-        raise _faulty(architecture, problems, sources)
+        raise NotThere(_faulty(architecture, problems, sources))
+    if problems := dict(_faulty_values(values)):
+        raise InputError(_faulty(architecture, problems, sources))
     tensors = {name: _as_float32(values[name]) for name in architecture.shapes}
     return Backbone(
         architecture, tensors, {name: sources[name] for name in tensors}, dropped, unknown
@@ -96,8 +105,10 @@ def _check_duplicate(found: Identified, sources: Mapping[str, str]) -> None:
     duplicate = found.layout.duplicate
     if not duplicate or found.prefix != found.layout.prefix:
         return
+    keys = {name: key for key, name in found.names.items()}
     for name, key in sources.items():
-        twin = f"{found.wrapper}{duplicate}{found.plain(key).removeprefix(found.prefix)}"
+        twin = f"{duplicate}{found.plain(key).removeprefix(found.prefix)}"
+        twin = keys.get(twin, twin)
         if not _same(found.state_dict[key], found.state_dict.get(twin, found.state_dict[key])):
             raise InputError(
                 f"holds the backbone twice and {name} differs between {format_name(key)} and "
@@ -141,11 +152,11 @@ def _as_float32(array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32, copy=False)
 
 
-def _no_backbone(found: Identified) -> InputError:
+def _no_backbone(found: Identified) -> NotThere:
     tops = dict.fromkeys(format_name(found.plain(key).split(".")[0]) for key in found.state_dict)
     tops = list(tops)[:_NAMED_AT_MOST]
     place = f"under {found.prefix!r}" if found.prefix else "in it"
-    return InputError(
+    return NotThere(
         f"holds no backbone: no ResNet {place}, only {', '.join(tops)}; give the "
         "checkpoint of the whole pretraining"
     )
@@ -153,13 +164,13 @@ def _no_backbone(found: Identified) -> InputError:
 
 def _faulty(
     architecture: Architecture, problems: Mapping[str, str], sources: Mapping[str, str]
-) -> InputError:
+) -> str:
     first = [
         f"{format_name(sources.get(name, name))} {problem}"
         for name, problem in list(problems.items())[:_NAMED_AT_MOST]
     ]
     more = len(problems) - len(first)
-    return InputError(
+    return (
         f"is not a whole {architecture.name}: {'; '.join(first)}"
         f"{f'; and {more} more' if more else ''} ({len(problems)} of {len(architecture.shapes)} "
         "tensors are at fault): get the file again, or one that training has not spoilt"
@@ -206,9 +217,10 @@ class Loaded:
     """A file's backbone and where it is from.
 
     Attributes:
-        origin: "method", "layout", "branch" and "input", as the provenance has them; also
-            "input_stated_by" and "texts_beside" where the file's own text says something of the input:
-            which text each field is from, and the sha256 of each that lay beside the file.
+        origin: "method", "layout", "branch" and "input", as the provenance has them; "wrappers" where
+            such were taken off inside of the backbone's names; "input_stated_by" and "texts_beside" where
+            the file's own text says something of the input: which text each field is from, and the sha256
+            of each that lay beside the file.
         found: None where the file is Detectron2's.
     """
 
@@ -266,17 +278,34 @@ def from_pretraining(
 ) -> Loaded:
     """The backbone of a pretraining's file; errors are without the file's name."""
     found = identify(checkpoint.content, selfsup, branch=branch, prefix=prefix)
-    backbone = extract(found)
+    try:
+        backbone = extract(found)
+    except NotThere as error:
+        # The names were a layout's and the network is not: what would be said had no layout fitted.
+        elsewhere = "" if prefix is not None else whole_elsewhere(checkpoint.content)
+        raise InputError(f"{error}{elsewhere}") from error
     said = stated(checkpoint, backbone)
     origin = {
         "method": found.method,
         "layout": found.layout.name,
         "branch": found.branch,
-        "input": {**found.layout.input, **said.input},
+        "input": {**_input(found, backbone.architecture), **said.input},
         **({"input_stated_by": dict(said.by)} if said.by else {}),
         **({"texts_beside": dict(said.beside)} if said.beside else {}),
     }
+    if inside := wrappers_inside(backbone.sources.values()):
+        origin["wrappers"] = inside
+    if "pixel_mean" in said.input:
+        origin["input"].pop("assumed", None)
     return Loaded(checkpoint, backbone, origin, found)
+
+
+def _input(found: Identified, architecture: Architecture) -> dict[str, object]:
+    """What the network was trained on; of other channels than three a layout's statistics say nothing."""
+    known = dict(found.layout.inputs.get(found.method, found.layout.input))
+    if architecture.in_channels == 3:
+        return known
+    return {"channels": architecture.in_channels, "stride_in_1x1": known["stride_in_1x1"]}
 
 
 def from_detector(checkpoint: Checkpoint) -> Loaded:
@@ -300,7 +329,7 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
         branch=None,
         prefix=_prefix(model),
         state_dict=model,
-        wrapper="",
+        names={},
         drops={},
         beside=tuple(key for key in beside if key not in _DESCRIPTIONS),
         beside_reasons={},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -80,6 +79,8 @@ def format_next_step(report: ConversionReport) -> str:
     architecture = report.provenance["architecture"]
     config = _CONFIGS.get(report.provenance["method"], _CONFIGS["moco"])
     step = f"tools/train_net.py --config-file {config} train.init_checkpoint={shlex.quote(path)}"
+    if channels := architecture.get("in_channels"):
+        return f"give build_resnet in_channels={channels}; the recipes read images of 3 channels"
     if architecture["name"] == "resnet50":
         return step
     return f"{step}\nwith, in the config: {config_line(architecture)}"
@@ -114,7 +115,7 @@ def format_inspection(found: Inspection) -> Table:
         table.add_row("conversion", f"would be refused: it {found.refusal}")
         return table
     backbone = found.loaded.backbone
-    _add_origin(table, {**found.loaded.origin, "architecture": asdict(backbone.architecture)})
+    _add_origin(table, {**found.loaded.origin, "architecture": backbone.architecture.to_dict()})
     table.add_row("kept", f"{len(backbone.tensors)} tensors")
     _add_left_out(table, backbone.dropped, backbone.unknown)
     return table
@@ -169,12 +170,17 @@ def _add_origin(table: Table, origin: Mapping[str, object]) -> None:
     table.add_row("method", f"{origin['method']} (layout {origin['layout']}{branch})")
     table.add_row("architecture", _format_architecture(origin["architecture"]))
     convention = origin["input"]
-    if isinstance(convention, Mapping):
+    if wrappers := origin.get("wrappers"):
+        table.add_row("names", f"without {', '.join(wrappers)} inside of them")
+    if isinstance(convention, Mapping) and "channels" in convention:
+        table.add_row("input", f"{convention['channels']} channels, mean and std not recorded")
+    elif isinstance(convention, Mapping):
         mean, std = (
             " ".join(map(str, convention.get(name, ()))) for name in ("pixel_mean", "pixel_std")
         )
+        assumed = " (assumed: nothing in the file says it)" if convention.get("assumed") else ""
         stride = ", strides in the 1x1" if convention.get("stride_in_1x1") is True else ""
-        table.add_row("input", f"{convention.get('format')}, mean {mean}, std {std}{stride}")
+        table.add_row("input", f"{convention.get('format')}, mean {mean}, std {std}{stride}{assumed}")
     else:
         table.add_row("input", "not recorded: as in the detector's own config")
     for field, text in origin.get("input_stated_by", {}).items():
@@ -192,9 +198,11 @@ def _add_left_out(table: Table, dropped: Mapping[str, str], unknown: Sequence[st
 def _format_architecture(architecture: Mapping[str, object]) -> str:
     """The name, and the widths where the name is not the best known one's."""
     name = str(architecture["name"])
-    if name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152") or " " in name:
+    plain = name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+    if (plain and "in_channels" not in architecture) or " " in name:
         return name
-    return f"{name} ({', '.join(f'{width} {architecture[width]}' for width in WIDTHS)})"
+    widths = (f"{width} {architecture[width]}" for width in WIDTHS if width in architecture)
+    return f"{name} ({', '.join(widths)})"
 
 
 def _table(*headers: str) -> Table:

@@ -24,8 +24,10 @@ from .searching import (
     format_options,
     format_tree,
     is_haiku,
+    is_whole,
     places,
     state_dicts_in,
+    without_wrappers,
 )
 
 SELFSUP_NAMES = tuple(
@@ -44,9 +46,9 @@ class Identified:
     Attributes:
         method: as the command line names it: what was asked for, or else the layout's first.
         branch: which of two networks this is; None where the file's layout has one.
-        prefix: of this network's names, behind the wrapper.
-        wrapper: what DistributedDataParallel or torch.compile put before every name.
-        drops: names of the state dict, behind the wrapper, that are left out, each with the reason.
+        prefix: of this network's names without wrappers.
+        names: each key of the state dict without the wrappers in it (`searching.WRAPPERS`).
+        drops: names of the state dict, without wrappers, that are left out, each with the reason.
         beside: entries of the file beside the state dict.
         beside_reasons: why they are left out.
         other: the file's other network; None where there is none.
@@ -59,7 +61,7 @@ class Identified:
     branch: str | None
     prefix: str
     state_dict: Mapping[str, object]
-    wrapper: str
+    names: Mapping[str, str]
     drops: Mapping[str, str]
     beside: tuple[str, ...]
     beside_reasons: Mapping[str, str]
@@ -67,8 +69,8 @@ class Identified:
     stages_only: bool = False
 
     def plain(self, key: str) -> str:
-        """The key without the wrapper."""
-        return key[len(self.wrapper) :]
+        """The key without wrappers."""
+        return self.names.get(key, key)
 
     def torchvision_name(self, key: str) -> str | None:
         """torchvision's name for the tensor of this key; None outside the network."""
@@ -103,13 +105,14 @@ def identify(
         return _at_prefix(content, prefix, selfsup)
     fitting = _fitting(File(content))
     chosen = [found for found in fitting if selfsup in ("auto", *found.layout.selfsup_names)]
+    if len(chosen) > 1:
+        chosen = [found for found in chosen if _holds(found)] or chosen[:1]
     if len(chosen) == 1:
         found = _of_branch(chosen[0], branch)
         _refuse_other_networks(filter(None, map(found.torchvision_name, found.state_dict)))
         return replace(found, method=selfsup if selfsup != "auto" else found.layout.selfsup)
     if chosen:
-        names = ", ".join(found.layout.name for found in chosen)
-        raise InputError(f"could be of several layouts ({names}); name a method with --selfsup")
+        raise _several(chosen, content)
     if fitting:
         fits = fitting[0].layout.selfsup
         raise InputError(
@@ -129,6 +132,23 @@ def _check_arguments(selfsup: str, branch: str | None, prefix: str | None) -> No
 
 
 # Layouts
+
+
+def _holds(found: Identified) -> bool:
+    """Whether the network lies whole where the layout says."""
+    held = StateDict(dict(found.state_dict), ())
+    return is_whole(held, found.prefix, found.layout.renames)
+
+
+def _several(chosen: list[Identified], content: dict) -> InputError:
+    """Of the words that --selfsup knows, those that leave one of the layouts."""
+    names = ", ".join(found.layout.name for found in chosen)
+    words = [word for found in chosen for word in found.layout.selfsup_names]
+    alone = dict.fromkeys(word for word in words if words.count(word) == 1)
+    mend = f"name the method with --selfsup {' or '.join(alone)}"
+    if not alone:
+        mend = f"choose the network with --prefix, from {format_options(places(content))}"
+    return InputError(f"could be of several layouts ({names}); {mend}")
 
 
 def _fitting(file: File) -> list[Identified]:
@@ -198,7 +218,7 @@ def _look(
         branch=network.branch or None,
         prefix=network.prefix,
         state_dict=held.tensors,
-        wrapper=held.wrapper,
+        names=held.names,
         drops=drops,
         beside=held.beside,
         beside_reasons=beside_reasons,
@@ -208,10 +228,16 @@ def _look(
 def _accounted_for(layout: Layout, key: str) -> bool:
     if reason_to_drop(layout.drops, key):
         return True
-    name = key.removeprefix(layout.prefix)
-    return key.startswith(layout.prefix) and (
-        name.split(".")[0] in ROOTS or reason_to_drop(layout.inside, name) is not None
-    )
+    other = layout.other
+    beside = other is not None and other.container == layout.container
+    for prefix in (layout.prefix, *((other.prefix,) if beside else ())):
+        name = key.removeprefix(prefix)
+        if key.startswith(prefix) and (
+            renamed(name, layout.renames).split(".")[0] in ROOTS
+            or reason_to_drop(layout.inside, name) is not None
+        ):
+            return True
+    return False
 
 
 def _of_branch(found: Identified, branch: str | None) -> Identified:
@@ -242,9 +268,12 @@ def _refuse_other_networks(names: Iterable[str]) -> None:
 
 def _at_prefix(content: dict, prefix: str, selfsup: str) -> Identified:
     there = places(content)
-    chosen = [place for place in there if place.label == prefix] or [
-        place for place in there if {prefix, f"{prefix}."} & {place.prefix, place.label}
-    ]
+    chosen = []
+    for asked in dict.fromkeys((prefix, without_wrappers(prefix))):
+        chosen = chosen or [place for place in there if place.label == asked]
+        chosen = chosen or [
+            place for place in there if {asked, f"{asked}."} & {place.prefix, place.label}
+        ]
     if not chosen:
         found = f"it has one under {format_options(there)}" if there else format_tree(content)
         raise InputError(f"holds no ResNet under {prefix!r}: {found}; give its prefix")

@@ -63,7 +63,7 @@ class Inspection:
             backbone = self.loaded.backbone
             loaded = {
                 **self.loaded.origin,
-                "architecture": asdict(backbone.architecture),
+                "architecture": backbone.architecture.to_dict(),
                 "kept": {key: name for name, key in backbone.sources.items()},
                 "dropped": dict(backbone.dropped),
                 "unknown": list(backbone.unknown),

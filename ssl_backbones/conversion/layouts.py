@@ -2,8 +2,8 @@
 
 Names in a row are dotted; a `*` stands for anything within one part, a leading `**` for any parts, and
 a name stands for itself and all below it: `encoder_k` covers `encoder_k.conv1.weight` and never
-`encoder_k2.conv1.weight`. A leading `module.`, which DistributedDataParallel puts before every name, or
-`_orig_mod.` of torch.compile is not written in rows: it is taken off where every name has it.
+`encoder_k2.conv1.weight`. What DistributedDataParallel (`module.`), torch.compile (`_orig_mod.`) and other
+wrappers (`searching.WRAPPERS`) put into names is not written in rows: it is taken off wherever it stands.
 
 Adding a method is adding a row here and an example in tests/conversion/layouts/conftest.py.
 """
@@ -25,6 +25,12 @@ IMAGENET_INPUT = {
 
 UNIT_INPUT = IMAGENET_INPUT | {"pixel_mean": [0.0, 0.0, 0.0], "pixel_std": [255.0, 255.0, 255.0]}
 """Colours between 0 and 1 and no statistics, as SimCLR trains."""
+
+HALF_INPUT = IMAGENET_INPUT | {"pixel_mean": [127.5] * 3, "pixel_std": [127.5] * 3}
+"""Colours from -1 to 1."""
+
+ASSUMED_INPUT = IMAGENET_INPUT | {"assumed": True}
+"""Nothing tells who trained on what: ImageNet's statistics are the likeliest, and are said to be a guess."""
 
 Renames = tuple[tuple[str, str], ...]
 """From and to, one after the other; each `*` of the second is what that of the first stood for."""
@@ -63,6 +69,7 @@ class Layout:
         drops: names of the state dict that are left out on purpose, each with the reason.
         beside: entries of the file beside the state dict, each with the reason to leave it out.
         input: how the network wants its images, as the provenance says it.
+        inputs: another `input`, by the name that the command line asked for.
         also: other names that the command line takes for it.
         traps: what goes wrong in conversions that know less.
         inferred: what of this row was concluded and not read; empty where all was read.
@@ -87,6 +94,7 @@ class Layout:
     drops: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=lambda: TRAINING)
     input: Mapping[str, object] = field(default_factory=lambda: IMAGENET_INPUT)
+    inputs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     traps: tuple[str, ...] = ()
     inferred: str = ""
@@ -146,6 +154,7 @@ _PROJECTOR = "projection head of the pretraining"
 _PREDICTOR = "prediction head of the pretraining"
 _MOMENTUM_HEAD = "head of the other network"
 _QUEUE = "queue of negatives"
+_PYRAMID = "feature pyramid of the pretraining, which a Mask R-CNN has under other names"
 _PROTOTYPES = "prototypes of the pretraining"
 _CLASSIFIER = "classifier"
 _UNUSED = "classifier of the plain network, which the pretraining does not use"
@@ -204,7 +213,8 @@ _OTHER_PROJECTS = (
     "backbone",
     "student_backbone",
     "teacher_backbone",
-)  # lightly has these heads too
+    "embedding_model",
+)  # lightly and lightly-train have these heads too
 
 _PYCONTRAST = (
     "https://github.com/HobbitLong/PyContrast: pycontrast/learning/contrast_trainer.py, "
@@ -313,6 +323,51 @@ _VISSL_ROW = {
     "inferred": "that Caffe2's ResNets have their stride in the 1x1 convolution",
 }
 
+_SPARK = "https://github.com/keyu-tian/SparK: "
+_OBOW = "https://github.com/valeoai/obow: "
+_OBOW_NAMES: Renames = (
+    ("_feature_blocks.0.Conv", "conv1"),
+    ("_feature_blocks.0.bn", "bn1"),
+    ("_feature_blocks.1", "layer1"),
+    ("_feature_blocks.2", "layer2"),
+    ("_feature_blocks.3", "layer3"),
+    ("_feature_blocks.4", "layer4"),
+)
+_OBOW_ROW = {
+    "selfsup": "obow",
+    "methods": ("OBoW",),
+    "container": ("network",),
+    "beside": TRAINING | {"meters": _STATE},
+}
+
+_LIGHTLY_TRAIN = (
+    "https://github.com/lightly-ai/lightly-train: src/lightly_train/_callbacks/checkpoint.py, "
+    "_models/embedding_model.py, _models/torchvision/resnet.py, "
+)
+_LIGHTLY_TRAIN_ROW = {
+    "selfsup": "lightly_train",
+    "container": ("state_dict",),
+    "drops": {
+        "**.embed_head": _PROJECTOR,
+        "projection_head": _PROJECTOR,
+        "prediction_head": _PREDICTOR,
+        "projection_head_momentum": _MOMENTUM_HEAD,
+        "student_projection_head": _PROJECTOR,
+        "teacher_projection_head": _MOMENTUM_HEAD,
+        "query_encoder.local_projection_head": _PROJECTOR,
+        "query_encoder.global_projection_head": _PROJECTOR,
+        "key_encoder.local_projection_head": _MOMENTUM_HEAD,
+        "key_encoder.global_projection_head": _MOMENTUM_HEAD,
+        "criterion": "state of the loss",
+        "local_criterion": "state of the loss",
+        "global_criterion": "state of the loss",
+        "memory_bank": _QUEUE,
+        "teacher_queue": _QUEUE,
+    },
+    "beside": TRAINING
+    | {"lightly_train": "the same networks as Python objects, which are not read"},
+}
+
 LAYOUTS = (
     # MoCo and its kin
     Layout(
@@ -324,7 +379,7 @@ LAYOUTS = (
         container=("state_dict",),
         prefix="encoder_q.",
         signature=("encoder_q",),
-        absent=("encoder_q.0",),
+        absent=("encoder_q.0", "encoder_q.fpn_lateral5", "encoder_t", "grouping_q"),
         branch="online",
         other=Network("momentum", ("state_dict",), "encoder_k."),
         inside={"fc": _PROJECTOR},
@@ -346,6 +401,84 @@ LAYOUTS = (
         inside={"fc": _PROJECTOR},
         drops={"predictor": _PREDICTOR},
         traps=(_MOMENTUM_TRAP, "Vision Transformers come in the same container: refused"),
+    ),
+    Layout(
+        name="resim",
+        selfsup="resim",
+        methods=("ReSim",),
+        source="https://github.com/Tete-Xiao/ReSim: main_moco.py, moco/builder.py, moco/models.py",
+        container=("state_dict",),
+        prefix="encoder_q.",
+        signature=("encoder_q.fpn_lateral5", "encoder_k.fpn_lateral5"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "encoder_k."),
+        inside={"fc": _PROJECTOR, "fpn_lateral*": _PYRAMID, "fpn_output*": _PYRAMID},
+        drops={"queue": _QUEUE, "queue_ptr": _QUEUE},
+        traps=(_MOMENTUM_TRAP, "a feature pyramid stands inside the encoder"),
+    ),
+    Layout(
+        name="msf",
+        selfsup="msf",
+        methods=("MSF",),
+        source="https://github.com/UMBCvision/MSF: train_msf.py",
+        container=("state_dict",),
+        prefix="encoder_q.",
+        signature=("encoder_q", "encoder_t", "predict_q"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "encoder_t."),
+        inside={"fc": _PROJECTOR},
+        drops={
+            "encoder_t.fc": _MOMENTUM_HEAD,
+            "predict_q": _PREDICTOR,
+            "queue": _QUEUE,
+            "queue_ptr": _QUEUE,
+            "labels": "labels of the queue",
+        },
+        traps=(_MOMENTUM_TRAP, "DataParallel's module. stands behind encoder_q."),
+    ),
+    Layout(
+        name="slotcon",
+        selfsup="slotcon",
+        methods=("SlotCon",),
+        source="https://github.com/CVMI-Lab/SlotCon: main_pretrain.py, models/slotcon.py, models/resnet.py, "
+        "transfer/detection/convert_pretrain_to_d2.py",
+        container=("model",),
+        prefix="encoder_k.",
+        signature=("encoder_q", "encoder_k", "grouping_q", "grouping_k"),
+        branch="momentum",
+        other=Network("online", ("model",), "encoder_q."),
+        drops={
+            "projector_q": _PROJECTOR,
+            "projector_k": _MOMENTUM_HEAD,
+            "grouping_q": "slots of the pretraining",
+            "grouping_k": "slots of the pretraining",
+            "predictor_slot": _PREDICTOR,
+            "center": "state of the loss",
+        },
+        traps=("its own conversion takes the momentum network, encoder_k",),
+    ),
+    Layout(
+        name="seco",
+        selfsup="seco",
+        methods=("SeCo",),
+        source="https://github.com/ServiceNow/seasonal-contrast: models/moco2_module.py, "
+        "datasets/seco_dataset.py",
+        container=("state_dict",),
+        prefix="encoder_q.",
+        signature=("encoder_q.0", "encoder_k.0", "heads_q", "heads_k"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "encoder_k."),
+        renames=INDEX_NAMES,
+        drops={
+            "heads_q": _PROJECTOR,
+            "heads_k": _MOMENTUM_HEAD,
+            "queue": _QUEUE,
+            "queue_ptr": _QUEUE,
+        },
+        traps=(
+            "no layerN in its names",
+            "its images are Sentinel-2's red, green and blue, stretched between quantiles to 0-255",
+        ),
     ),
     # SwAV's repository
     Layout(
@@ -403,18 +536,22 @@ LAYOUTS = (
     Layout(
         name="backbone",
         selfsup="backbone",
-        methods=("DINO", "Barlow Twins", "VICReg", "VICRegL", "VISSL after its own conversion"),
+        methods=(
+            *("DINO", "Barlow Twins", "VICReg", "VICRegL", "VISSL after its own conversion"),
+            "SparK",
+        ),
         source="https://github.com/facebookresearch/dino: hubconf.py; "
         "https://github.com/facebookresearch/barlowtwins: main.py, hubconf.py; "
         "https://github.com/facebookresearch/vicreg: main_vicreg.py, hubconf.py; "
         "https://github.com/facebookresearch/VICRegL: hubconf.py; "
-        "https://github.com/facebookresearch/vissl: extra_scripts/convert_vissl_to_torchvision.py",
+        "https://github.com/facebookresearch/vissl: extra_scripts/convert_vissl_to_torchvision.py; "
+        f"{_SPARK}pretrain/utils/misc.py (`save_checkpoint_model_weights_only`)",
         container=(),
         prefix="",
         signature=("conv1", "layer4"),
         absent=("fc",),
         closed=True,
-        also=("dino", "barlowtwins", "vicreg", "vicregl", "vissl"),
+        also=("dino", "barlowtwins", "vicreg", "vicregl", "vissl", "spark"),
         traps=(
             "nothing in these files names the method",
             "VICReg's stem pads like SwAV's: the weights are taken unchanged",
@@ -610,6 +747,168 @@ LAYOUTS = (
             "networks with selective kernels (sk1) are refused",
         ),
     ),
+    Layout(
+        name="simclr-sthalles",
+        selfsup="simclr",
+        methods=("SimCLR (sthalles)",),
+        source="https://github.com/sthalles/SimCLR: simclr.py, models/resnet_simclr.py, "
+        "data_aug/contrastive_learning_dataset.py",
+        container=("state_dict",),
+        prefix="backbone.",
+        signature=("backbone.conv1", "backbone.fc.0", "backbone.fc.2"),
+        absent=("backbone.fc.1",),
+        closed=True,
+        inside={"fc": _PROJECTOR},
+        input=UNIT_INPUT,
+        traps=("its images are not normalised: mean 0 and std 255",),
+    ),
+    Layout(
+        name="simclr-spijkervet",
+        selfsup="simclr",
+        methods=("SimCLR (Spijkervet)",),
+        source="https://github.com/Spijkervet/SimCLR: model.py, simclr/simclr.py, "
+        "simclr/modules/transformations/simclr.py",
+        container=(),
+        prefix="encoder.",
+        signature=("encoder.conv1", "projector.0", "projector.2"),
+        absent=("projector.0.bias", "projector.2.bias"),
+        closed=True,
+        drops={"projector": _PROJECTOR},
+        input=UNIT_INPUT,
+        traps=(
+            "its images are not normalised: mean 0 and std 255",
+            "simclr/modules/resnet_hacks.py puts the stride in the 1x1 convolution; its training does not "
+            "call it, and no tensor would show it",
+        ),
+    ),
+    # Other networks by themselves, or nearly so
+    Layout(
+        name="paws",
+        selfsup="paws",
+        methods=("PAWS",),
+        source="https://github.com/facebookresearch/suncet: src/paws_train.py, src/resnet.py, "
+        "src/data_manager.py, configs/paws/imgnt_train.yaml",
+        container=("encoder",),
+        prefix="",
+        signature=("conv1", "layer4", "fc.fc1", "fc.fc3"),
+        closed=True,
+        inside={"fc": _PROJECTOR, "pred": _PREDICTOR},
+        beside=TRAINING
+        | dict.fromkeys(
+            ("unlabel_prob", "s_batch_size", "u_batch_size", "world_size", "lr", "temperature"),
+            _STATE,
+        ),
+        traps=("fc.bn1 and pred.bn1 are not the stem's",),
+    ),
+    Layout(
+        name="w-mse",
+        selfsup="wmse",
+        methods=("W-MSE", "InfoNCE (W-MSE's repository)"),
+        source="https://github.com/htdt/self-supervised: train.py, model.py, methods/base.py, "
+        "methods/w_mse.py, datasets/imagenet.py",
+        container=(),
+        prefix="model.",
+        signature=("model.conv1", "head.0"),
+        closed=True,
+        drops={"head": _PROJECTOR},
+        traps=(
+            "DataParallel's module. stands behind model.",
+            "with CIFAR, STL and Tiny ImageNet the stem is a 3x3 convolution: refused",
+        ),
+    ),
+    Layout(
+        name="spark-training",
+        selfsup="spark",
+        methods=("SparK",),
+        source=f"{_SPARK}pretrain/main.py, pretrain/spark.py, pretrain/encoder.py, pretrain/utils/misc.py",
+        container=("module",),
+        prefix="sparse_encoder.sp_cnn.",
+        signature=("sparse_encoder.sp_cnn", "dense_decoder"),
+        drops={
+            "dense_decoder": "decoder of the pretraining",
+            "densify_norms": "decoder of the pretraining",
+            "densify_projs": "decoder of the pretraining",
+            "mask_tokens": "decoder of the pretraining",
+            "imn_m": "statistics of the input",
+            "imn_s": "statistics of the input",
+            "norm_black": "statistics of the input",
+            "config": _STATE,
+        },
+        beside=TRAINING | dict.fromkeys(("input_size", "performance_desc", "is_pretrain"), _STATE),
+        traps=(
+            "module is an entry of the file here, and no wrapper",
+            "ConvNeXts come in the same container: refused",
+        ),
+    ),
+    Layout(
+        **_OBOW_ROW,
+        name="obow-training",
+        source=f"{_OBOW}obow/builder_obow.py, obow/feature_extractor.py, obow/solver.py",
+        prefix="feature_extractor.",
+        signature=("feature_extractor._feature_blocks", "feature_extractor_teacher"),
+        branch="student",
+        other=Network("teacher", ("network",), "feature_extractor_teacher."),
+        renames=_OBOW_NAMES,
+        drops={
+            "bow_predictor": _PREDICTOR,
+            "bow_extractor": "visual words of the pretraining",
+            "linear_classifier": "online classifier",
+            "_alpha": _STATE,
+            "_iteration": _STATE,
+        },
+        traps=("the student is the one to use",),
+    ),
+    Layout(
+        **_OBOW_ROW,
+        name="obow",
+        source=f"{_OBOW}obow/builder_obow.py (`save_feature_extractor`), obow/feature_extractor.py",
+        prefix="",
+        signature=("_feature_blocks.0.Conv", "_feature_blocks.4"),
+        renames=_OBOW_NAMES,
+    ),
+    Layout(
+        **_OBOW_ROW,
+        name="obow-torchvision",
+        source=f"{_OBOW}obow/builder_obow.py (`save_feature_extractor_in_torchvision_format`)",
+        prefix="",
+        signature=("conv1", "layer4", "fc"),
+        closed=True,
+        inside={"fc": "visual words of the pretraining"},
+    ),
+    # Averages of anybody's network
+    Layout(
+        name="averaged-model",
+        selfsup="averaged",
+        methods=("any, averaged by torch's AveragedModel (SWA, EMA)",),
+        source="https://github.com/pytorch/pytorch: torch/optim/swa_utils.py",
+        container=(),
+        prefix="",
+        signature=("n_averaged", "conv1", "layer4"),
+        closed=True,
+        inside={"fc": _CLASSIFIER},
+        drops={"n_averaged": "how many models were averaged"},
+        input=ASSUMED_INPUT,
+        traps=(
+            "without use_buffers or update_bn the batch norms' statistics are those of the first model "
+            "that was averaged, and no tensor shows it",
+        ),
+    ),
+    Layout(
+        name="ema-pytorch",
+        selfsup="ema",
+        methods=("any, averaged by ema-pytorch (lucidrains)",),
+        source="https://github.com/lucidrains/ema-pytorch: ema_pytorch/ema_pytorch.py",
+        container=(),
+        prefix="ema_model.",
+        signature=("ema_model.conv1", "initted", "step"),
+        closed=True,
+        branch="momentum",
+        other=Network("online", (), "online_model."),
+        inside={"fc": _CLASSIFIER},
+        drops={"initted": _STATE, "step": _STATE},
+        input=ASSUMED_INPUT,
+        traps=("the average is the one to use, as its class itself does when it is called",),
+    ),
     # PyContrast and CMC
     Layout(
         **_PYCONTRAST_ROW,
@@ -623,9 +922,10 @@ LAYOUTS = (
         **_PYCONTRAST_ROW,
         name="pycontrast-mlp",
         selfsup="pycontrast_mocov2",
-        methods=("MoCo v2 (PyContrast)",),
+        methods=("MoCo v2 (PyContrast)", "SupContrast"),
         signature=("encoder", "head.0", "head.2"),
         absent=("encoder_k", "head_jig", "neck", "projector"),
+        also=("supcon",),
     ),
     Layout(
         **_PYCONTRAST_ROW,
@@ -648,10 +948,11 @@ LAYOUTS = (
         methods=("InsDis (CMC repository)", "MoCo (CMC repository)"),
         source="https://github.com/HobbitLong/CMC: train_moco_ins.py, models/resnet.py (InsResNet50)",
         container=("model",),
-        prefix="encoder.module.",
-        signature=("encoder.module.conv1",),
+        prefix="encoder.",
+        signature=("encoder.conv1", "encoder.fc"),
+        closed=True,
         branch="online",
-        other=Network("momentum", ("model_ema",), "encoder.module."),
+        other=Network("momentum", ("model_ema",), "encoder."),
         inside={"fc": _PROJECTOR},
         beside=TRAINING | {"contrast": "memory bank or queue of negatives"},
         traps=("module. stands inside the name, behind encoder.",),
@@ -711,7 +1012,7 @@ LAYOUTS = (
         branch="online",
         other=Network("momentum", ("model",), "encoder_k."),
         drops={
-            "neck": "feature pyramid of the pretraining, which a Mask R-CNN has under other names",
+            "neck": _PYRAMID,
             "neck_k": _MOMENTUM_HEAD,
             "head": "box head of the pretraining, which a Mask R-CNN has under other names",
             "head_k": _MOMENTUM_HEAD,
@@ -791,11 +1092,11 @@ LAYOUTS = (
         selfsup="mmselfsup",
         methods=("MoCo v2 (mmselfsup, mmpretrain)",),
         source=f"{_MMSELFSUP}moco.py, ../utils/ema.py",
-        signature=("backbone", "encoder_k.module.0"),
-        absent=("queue2",),
+        signature=("backbone", "encoder_k.0"),
+        absent=("queue2", "encoder_q"),
         branch="online",
-        other=Network("momentum", ("state_dict",), "encoder_k.module.0."),
-        drops=_MM_DROPS | {"encoder_k.module.1": _MOMENTUM_HEAD, "encoder_k.steps": _STATE},
+        other=Network("momentum", ("state_dict",), "encoder_k.0."),
+        drops=_MM_DROPS | {"encoder_k.1": _MOMENTUM_HEAD, "encoder_k.steps": _STATE},
         also=("mmpretrain",),
     ),
     Layout(
@@ -804,10 +1105,11 @@ LAYOUTS = (
         selfsup="mmselfsup",
         methods=("DenseCL (mmselfsup, mmpretrain)",),
         source=f"{_MMSELFSUP}densecl.py, ../utils/ema.py",
-        signature=("backbone", "encoder_k.module.0", "queue2"),
+        signature=("backbone", "encoder_k.0", "queue2"),
+        absent=("encoder_q",),
         branch="online",
-        other=Network("momentum", ("state_dict",), "encoder_k.module.0."),
-        drops=_MM_DROPS | {"encoder_k.module.1": _MOMENTUM_HEAD, "encoder_k.steps": _STATE},
+        other=Network("momentum", ("state_dict",), "encoder_k.0."),
+        drops=_MM_DROPS | {"encoder_k.1": _MOMENTUM_HEAD, "encoder_k.steps": _STATE},
         also=("mmpretrain", "densecl"),
     ),
     Layout(
@@ -816,10 +1118,11 @@ LAYOUTS = (
         selfsup="mmselfsup",
         methods=("BYOL (mmselfsup, mmpretrain)",),
         source=f"{_MMSELFSUP}byol.py, ../utils/ema.py",
-        signature=("backbone", "target_net.module.0"),
+        signature=("backbone", "target_net.0"),
+        absent=("online_net",),
         branch="online",
-        other=Network("momentum", ("state_dict",), "target_net.module.0."),
-        drops=_MM_DROPS | {"target_net.module.1": _MOMENTUM_HEAD, "target_net.steps": _STATE},
+        other=Network("momentum", ("state_dict",), "target_net.0."),
+        drops=_MM_DROPS | {"target_net.1": _MOMENTUM_HEAD, "target_net.steps": _STATE},
         also=("mmpretrain", "byol"),
     ),
     Layout(
@@ -829,11 +1132,11 @@ LAYOUTS = (
         methods=("MoCo v3 (mmselfsup, mmpretrain)",),
         source=f"{_MMSELFSUP}mocov3.py, ../utils/ema.py; "
         "https://github.com/open-mmlab/mmpretrain: mmpretrain/models/selfsup/mocov3.py",
-        signature=("backbone", "momentum_encoder.module.0"),
+        signature=("backbone", "momentum_encoder.0"),
+        absent=("base_encoder",),
         branch="online",
-        other=Network("momentum", ("state_dict",), "momentum_encoder.module.0."),
-        drops=_MM_DROPS
-        | {"momentum_encoder.module.1": _MOMENTUM_HEAD, "momentum_encoder.steps": _STATE},
+        other=Network("momentum", ("state_dict",), "momentum_encoder.0."),
+        drops=_MM_DROPS | {"momentum_encoder.1": _MOMENTUM_HEAD, "momentum_encoder.steps": _STATE},
         also=("mmpretrain", "mocov3"),
     ),
     Layout(
@@ -953,7 +1256,7 @@ LAYOUTS = (
         source=f"{_LIGHTLY}examples/pytorch_lightning/ moco.py, simclr.py, byol.py, simsiam.py, swav.py, "
         "barlowtwins.py, vicreg.py, nnclr.py, dcl.py, tico.py",
         prefix="backbone.",
-        signature=("backbone.0", "backbone.7"),
+        signature=("backbone.0", "backbone.7", "projection_head"),
         branch="online",
         other=Network("momentum", ("state_dict",), "backbone_momentum."),
         renames=INDEX_NAMES,
@@ -1017,7 +1320,75 @@ LAYOUTS = (
         other=Network("student", ("state_dict",), "student_backbone."),
         traps=("its plain backbone is the teacher",),
     ),
+    Layout(
+        **_LIGHTLY_TRAIN_ROW,
+        name="lightly-train",
+        methods=("SimCLR", "DetCon"),
+        source=f"{_LIGHTLY_TRAIN}_methods/simclr/simclr.py, _methods/detcon/detcon.py",
+        prefix="embedding_model.wrapped_model._features.",
+        signature=("embedding_model.wrapped_model._features", "projection_head"),
+        branch="online",
+        other=Network(
+            "momentum", ("state_dict",), "embedding_model_momentum.wrapped_model._features."
+        ),
+    ),
+    Layout(
+        **_LIGHTLY_TRAIN_ROW,
+        name="lightly-train-dino",
+        methods=("DINO",),
+        source=f"{_LIGHTLY_TRAIN}_methods/dino/dino.py",
+        prefix="teacher_embedding_model.wrapped_model._features.",
+        signature=(
+            "teacher_embedding_model.wrapped_model._features",
+            "student_embedding_model.wrapped_model._features",
+        ),
+        branch="teacher",
+        other=Network(
+            "student", ("state_dict",), "student_embedding_model.wrapped_model._features."
+        ),
+        traps=("the teacher is the one to use, as its own export does",),
+    ),
+    Layout(
+        **_LIGHTLY_TRAIN_ROW,
+        name="lightly-train-distillation",
+        methods=("distillation",),
+        source=f"{_LIGHTLY_TRAIN}_methods/distillation/distillation.py",
+        prefix="student_embedding_model.wrapped_model._features.",
+        signature=("student_embedding_model.wrapped_model._features",),
+        absent=("teacher_embedding_model.wrapped_model._features",),
+    ),
+    Layout(
+        **_LIGHTLY_TRAIN_ROW,
+        name="lightly-train-densecl",
+        methods=("DenseCL",),
+        source=f"{_LIGHTLY_TRAIN}_methods/densecl/densecl.py",
+        prefix="query_encoder.embedding_model.wrapped_model._features.",
+        signature=("query_encoder.embedding_model.wrapped_model._features", "key_encoder"),
+        branch="online",
+        other=Network(
+            "momentum", ("state_dict",), "key_encoder.embedding_model.wrapped_model._features."
+        ),
+    ),
     # Supervised controls, and whatever keeps a plain torchvision network
+    Layout(
+        name="sequential",
+        selfsup="backbone",
+        methods=("any that keeps nn.Sequential(*resnet.children()) as backbone", "RadImageNet"),
+        source="https://github.com/BMEII-AI/RadImageNet: acl/acl_pytorch_train.ipynb",
+        container=(),
+        prefix="backbone.",
+        signature=("backbone.0", "backbone.7"),
+        closed=True,
+        renames=INDEX_NAMES,
+        input=ASSUMED_INPUT,
+        inputs={"radimagenet": HALF_INPUT},
+        also=("radimagenet",),
+        traps=(
+            "no layerN in its names",
+            "nothing in these files names the method nor the input: --selfsup radimagenet says which",
+            "RadImageNet's images are grey, so that their channels have no order",
+        ),
+    ),
     Layout(
         name="torchvision",
         selfsup="torchvision",
@@ -1105,6 +1476,10 @@ LAYOUTS = (
     ),
 )
 
+_HALVES = "CMC's two half networks, one for lightness and one for colour"
+HALF_NETWORKS = dict.fromkeys(("**.encoder1", "**.encoder2", "**.l_to_ab", "**.ab_to_l"), _HALVES)
+"""Where ResNets lie that read one or two channels, and which by themselves see no whole image."""
+
 OTHER_NETWORKS = {
     "**.cls_attn_blocks": "an XCiT",
     "**.patch_embed*": "a Vision Transformer",
@@ -1117,9 +1492,9 @@ OTHER_NETWORKS = {
     "**.trunk_output": "a RegNet",
     "**.stages.*.blocks.*.norm1": "a pre-activation ResNet (ResNetV2)",
     "**.main_conv": "a ResNet with selective kernels (SimCLR v2's sk1)",
-    "**.encoder1": "CMC's two half networks, one for lightness and one for colour",
-    "**.l_to_ab": "CMC's two half networks, one for lightness and one for colour",
-    "**.conv1_v1": "CMC's two half networks, one for lightness and one for colour",
+    "**.encoder1": _HALVES,
+    "**.l_to_ab": _HALVES,
+    "**.conv1_v1": _HALVES,
     "**.stem.0": "a ResNet with a deep stem (ResNetV1c or V1d)",
 }
 """Names that give away a network that is no ResNet, and what it is. What differs from a ResNet in a few

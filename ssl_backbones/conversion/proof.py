@@ -27,7 +27,7 @@ TOLERANCES = {"float64": 1e-10, "float32": 1e-5}
 """Largest difference allowed in a stage, relative to its largest value: far above rounding, and far
 below the 1e-2 of a single wrong tensor."""
 
-_INPUT_SHAPE = (1, 3, 65, 98)  # odd and even sides: both roundings of a stride occur
+_INPUT_SIZE = (65, 98)  # odd and even sides: both roundings of a stride occur
 _TORCHVISION_STAGES = {"res2": "layer1", "res3": "layer2", "res4": "layer3", "res5": "layer4"}
 
 Tensors = Mapping[str, np.ndarray]
@@ -217,8 +217,9 @@ def _wrong_conversions(tensors: Tensors) -> dict[str, Tensors | None]:
         tensors[norm + name] for name in ("running_mean", "running_var", "bias")
     )
     first = "stem.conv1.weight"
+    reversed_order = "BGR statistics" if tensors[first].shape[1] == 3 else "channels reversed"
     wrong = {
-        "BGR statistics": {first: np.ascontiguousarray(tensors[first][:, ::-1])},
+        reversed_order: {first: np.ascontiguousarray(tensors[first][:, ::-1])},
         "one batch norm's statistics dropped": {
             f"{norm}running_mean": np.zeros_like(mean),
             f"{norm}running_var": np.ones_like(variance),
@@ -276,7 +277,9 @@ def torchvision_network(architecture: Architecture, stride_in_1x1: bool = False)
             width = architecture.bottleneck_channels // architecture.groups
             network.base_width = 64 * width / planes
         network.inplanes = stem
-        network.conv1 = torch.nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        network.conv1 = torch.nn.Conv2d(
+            architecture.in_channels, stem, 7, stride=2, padding=3, bias=False
+        )
         network.bn1 = torch.nn.BatchNorm2d(stem)
         for stage, blocks in enumerate(architecture.blocks):
             layer = network._make_layer(block, planes << stage, blocks, stride=min(1 + stage, 2))
@@ -308,7 +311,8 @@ def _run(network, tensors: Tensors, precision: str, *, other_kernels: bool = Fal
     counters = [name for name in network.state_dict() if name.endswith("num_batches_tracked")]
     state |= {name: torch.tensor(0) for name in counters}
     network.load_state_dict(state, strict=True, assign=True)
-    image = np.random.default_rng(0).standard_normal(_INPUT_SHAPE)
+    first = tensors["conv1.weight" if "conv1.weight" in tensors else "stem.conv1.weight"]
+    image = np.random.default_rng(0).standard_normal((1, first.shape[1], *_INPUT_SIZE))
     image = torch.from_numpy(image).to(dtype)
     if other_kernels:
         network.to(memory_format=torch.channels_last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError, format_name
 from ..modeling.architectures import closest
-from .layouts import LAYOUTS, Renames, covers, renamed
+from .layouts import HALF_NETWORKS, LAYOUTS, Renames, covers, reason_to_drop, renamed
 
 ROOTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 """What torchvision's names of a ResNet begin with, the classifier aside."""
@@ -18,7 +19,17 @@ ROOTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 _MOST_PLACES = 50  # in one state dict
 _HAIKU_DEEPEST = 6  # levels of dictionaries
 
-_WRAPPERS = ("module.", "_orig_mod.")
+WRAPPERS = {
+    "module": "DataParallel, DistributedDataParallel, AveragedModel",
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FullyShardedDataParallel",
+    "_checkpoint_wrapped_module": "activation checkpointing",
+    "_forward_module": "Lightning Fabric",
+}
+"""Parts of names that only say what a module was wrapped in, and what puts them there."""
+
+_WRAPPER = re.compile(rf"(?:(?<=\.)|\A)(?:{'|'.join(WRAPPERS)})\.")
+_LEADING = re.compile(rf"\A(?:(?:{'|'.join(WRAPPERS)})\.)+")
 
 # Honest files have at most a third of each.
 _MOST_TENSORS = 20_000  # of one state dict
@@ -28,13 +39,17 @@ _MOST_STATE_DICTS = 50
 
 
 class StateDict:
-    """A dictionary of tensors, its names behind the wrapper, and the entries beside it."""
+    """A dictionary of tensors, and the entries beside it.
+
+    Attributes:
+        names: each key without the wrappers in it.
+    """
 
     def __init__(self, tensors: dict[str, object], beside: tuple[str, ...]):
         self.tensors = tensors
         self.beside = beside
-        self.wrapper = _wrapper(tensors)
-        self.keys = [key[len(self.wrapper) :] for key in tensors]
+        self.names = unwrapped(tensors)
+        self.keys = list(self.names.values())
         self._names = {
             key[:end] for key in self.keys for end in (*dots(key), len(key))
         }  # every key, and everything that one is below
@@ -50,13 +65,20 @@ def dots(name: str) -> Iterator[int]:
     return islice((place for place, letter in enumerate(name) if letter == "."), _MOST_PARTS)
 
 
-def _wrapper(keys: Iterable[str]) -> str:
-    wrapper = ""
-    while more := next(
-        (w for w in _WRAPPERS if all(key.startswith(wrapper + w) for key in keys)), None
-    ):
-        wrapper += more
-    return wrapper
+def without_wrappers(name: str) -> str:
+    return _WRAPPER.sub("", name)
+
+
+def unwrapped(keys: Iterable[str]) -> dict[str, str]:
+    """Each key to its name without wrappers; as they are where two would become one name."""
+    names = {key: without_wrappers(key) for key in keys}
+    return names if len(set(names.values())) == len(names) else {key: key for key in names}
+
+
+def wrappers_inside(keys: Iterable[str]) -> list[str]:
+    """The wrappers that stand inside of names, behind a part that is none."""
+    inside = {found[:-1] for key in keys for found in _WRAPPER.findall(_LEADING.sub("", key))}
+    return [wrapper for wrapper in WRAPPERS if wrapper in inside]
 
 
 def format_key(key: object) -> str:
@@ -134,6 +156,22 @@ class Place:
         return f"'{format_name(self.label, limit=300)}'"
 
 
+def whole_elsewhere(content: dict) -> str:
+    """Where else whole ResNets lie than a layout said, as the end of a message; empty if nowhere."""
+    whole = [place for place in places(content) if not place.fault]
+    if len(whole) == 1:
+        return (
+            f"; it holds a whole {whole[0].architecture} there: confirm that it is the one to convert with "
+            f"--prefix {whole[0].shown}"
+        )
+    return f"; choose a whole one with --prefix, from {format_options(whole)}" if whole else ""
+
+
+def is_whole(held: StateDict, prefix: str, renames: Renames) -> bool:
+    """Whether a ResNet lies behind this prefix of a state dict, whatever lies beside it."""
+    return not _place(held, (), prefix, renames).fault
+
+
 def places(content: dict) -> list[Place]:
     """Everything in the file that has a ResNet's names, under any prefix."""
     found: dict[tuple, Place] = {}
@@ -153,6 +191,8 @@ def _place(held: StateDict, container: tuple[str, ...], prefix: str, renames: Re
     except InputError as error:
         return Place(container, prefix, renames, "a variant that is not converted", str(error))
     name, fault = architecture.name, ""
+    if architecture.in_channels < 3 and (halves := reason_to_drop(HALF_NETWORKS, f"{prefix}conv1")):
+        return Place(container, prefix, renames, name, f"it holds {halves}")
     if problems:
         of = f"{len(problems)} of its {len(architecture.shapes)} tensors"
         fault = f"it holds a {name} that is not whole ({of} are at fault); get the file again"

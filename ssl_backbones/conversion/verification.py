@@ -94,7 +94,7 @@ def verify(
     variances = [a for n, a in loaded.backbone.tensors.items() if n.endswith("running_var")]
     return Verification(
         path=os.fspath(path),
-        architecture=asdict(loaded.backbone.architecture),
+        architecture=loaded.backbone.architecture.to_dict(),
         tensors=len(loaded.backbone.tensors),
         zero_variances=sum(int((variance == 0).sum()) for variance in variances),
         channels=sum(variance.size for variance in variances),
@@ -118,7 +118,7 @@ def _check_trained(loaded: Loaded) -> None:
 
 def _check_architecture(loaded: Loaded, recorded: Mapping[str, object]) -> None:
     stated = recorded.get("architecture")
-    found = asdict(loaded.backbone.architecture)
+    found = loaded.backbone.architecture.to_dict()
     if isinstance(stated, dict) and stated != found:
         stated_name = format_name(str(stated.get("name")))
         raise InputError(

@@ -51,6 +51,7 @@ def check_provenance(provenance: Mapping[str, Any], cfg: DictConfig) -> None:
     source = format_name(str(provenance.get("source", "the checkpoint")))
     trained = provenance.get("input") or {}
     resnet = resnet_key(cfg)
+    _check_channels(provenance, source, OmegaConf.select(cfg, resnet))
     block = f"{resnet}.stages" if OmegaConf.select(cfg, f"{resnet}.stages") else resnet
     pairs = (
         ("channel order", trained.get("format"), "model.input_format"),
@@ -73,6 +74,17 @@ def check_provenance(provenance: Mapping[str, Any], cfg: DictConfig) -> None:
                 f"{key}={theirs} or other weights"
             )
     _check_architecture(provenance, source, OmegaConf.select(cfg, resnet))
+
+
+def _check_channels(provenance: Mapping[str, Any], source: str, bottom_up: Any) -> None:
+    """Refuse weights for images of another number of channels than the model reads."""
+    theirs = (provenance.get("architecture") or {}).get("in_channels", 3)
+    ours = _architecture(bottom_up).get("in_channels", theirs)
+    if provenance.get("architecture") and theirs != ours:
+        raise InputError(
+            f"channels disagree: {source} was pretrained on images of {theirs} channels, the config's model "
+            f"reads images of {ours}; give weights that were pretrained on {ours} channels"
+        )
 
 
 def _check_architecture(provenance: Mapping[str, Any], source: str, bottom_up: Any) -> None:
@@ -112,4 +124,5 @@ def _architecture(bottom_up: Any) -> dict[str, Any]:
         "res2_channels": 64 if stages.get("depth") < 50 else 256,
         "bottleneck_channels": 64,
         "groups": stages.get("num_groups", 1),
+        "in_channels": OmegaConf.select(bottom_up, "stem.in_channels", default=3),
     }

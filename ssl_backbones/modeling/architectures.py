@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from ..errors import InputError
@@ -37,6 +37,7 @@ class Architecture:
         bottleneck_channels: of the 3x3 convolutions of the first stage; without a meaning where
             blocks are of two 3x3 convolutions (depth 18 and 34).
         groups: of each 3x3 convolution.
+        in_channels: of the images.
     """
 
     name: str
@@ -45,6 +46,14 @@ class Architecture:
     res2_channels: int = 256
     bottleneck_channels: int = 64
     groups: int = 1
+    in_channels: int = 3
+
+    def to_dict(self) -> dict[str, object]:
+        """As the provenance has it: images of three channels go without saying."""
+        stated = asdict(self)
+        if self.in_channels == 3:
+            del stated["in_channels"]
+        return stated
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -61,7 +70,7 @@ class Architecture:
         return dict(self._tensors())
 
     def _tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield "conv1.weight", (self.stem_channels, 3, 7, 7)
+        yield "conv1.weight", (self.stem_channels, self.in_channels, 7, 7)
         yield from _batch_norm("bn1", self.stem_channels)
         channels = self.stem_channels
         for stage, blocks in enumerate(self.blocks):
@@ -138,9 +147,10 @@ def closest(shapes: Shapes) -> tuple[Architecture, dict[str, str]]:
         InputError: a network that is none of these although it has a ResNet's names.
     """
     _refuse_variants(shapes)
-    candidates = dict.fromkeys(ARCHITECTURES)
+    known = [replace(known, in_channels=_in_channels(shapes)) for known in ARCHITECTURES]
+    candidates = dict.fromkeys(known)
     stated = _stated(shapes)
-    if stated is not None and not any(_same_network(stated, known) for known in ARCHITECTURES):
+    if stated is not None and not any(_same_network(stated, one) for one in known):
         candidates[stated] = None
     all_misfits = {architecture: misfits(shapes, architecture) for architecture in candidates}
     best = min(all_misfits, key=lambda architecture: len(all_misfits[architecture]))
@@ -163,11 +173,18 @@ def _stated(shapes: Shapes) -> Architecture | None:
     )
     if depth is None or any(len(shape) != 4 or 0 in shape for shape in (stem, middle, last)):
         return None
+    channels = _in_channels(shapes)
     widths = {"stem_channels": stem[0], "res2_channels": last[0]}
     if has_bottlenecks:
         widths |= {"bottleneck_channels": middle[0], "groups": middle[0] // middle[1] or 1}
     numbers = ", ".join(f"{name} {width}" for name, width in widths.items())
-    return Architecture(f"resnet{depth} of {numbers}", depth, **widths)
+    return Architecture(f"resnet{depth} of {numbers}", depth, **widths, in_channels=channels)
+
+
+def _in_channels(shapes: Shapes) -> int:
+    """The images' channels, as the first convolution states them; three where it states nothing."""
+    _, channels, *kernel = (*shapes.get("conv1.weight", ()), 0, 0)[:4]
+    return channels if channels and kernel == [7, 7] else 3
 
 
 def _same_network(one: Architecture, other: Architecture) -> bool:
@@ -205,15 +222,13 @@ def _refuse_variants(shapes: Shapes) -> None:
 
 def _variant(shapes: Shapes) -> str | None:
     """What a network is called that differs from a ResNet in a way that its tensors show."""
-    _, channels, *kernel = (*shapes.get("conv1.weight", ()), 0, 0, 0, 0)[:4]
+    _, _, *kernel = (*shapes.get("conv1.weight", ()), 0, 0, 0, 0)[:4]
     if "conv1.0.weight" in shapes or (kernel == [3, 3] and "conv2.weight" in shapes):
         return "a ResNet with a deep stem (several 3x3 convolutions, as in timm's resnet50d)"
     if kernel == [3, 3]:
         return "a ResNet with a 3x3 stem, as for CIFAR's small images"
     if all(kernel) and kernel != [7, 7]:
         return f"a ResNet with a {kernel[0]}x{kernel[1]} stem"
-    if all(kernel) and channels != 3:
-        return f"a ResNet for images of {channels} channels instead of 3"
     for name, shape in shapes.items():
         for part, variant in _VARIANT_PARTS.items():
             if re.search(part, name):
@@ -234,7 +249,7 @@ _VARIANT_PARTS = {
 }
 
 
-WIDTHS = ("depth", "stem_channels", "res2_channels", "bottleneck_channels", "groups")
+WIDTHS = ("depth", "stem_channels", "res2_channels", "bottleneck_channels", "groups", "in_channels")
 """What tells one architecture from another; the arguments of `modeling.resnet.build_resnet` as well."""
 
 

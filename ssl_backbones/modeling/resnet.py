@@ -17,6 +17,7 @@ def build_resnet(
     res2_channels: int = 256,
     bottleneck_channels: int = 64,
     groups: int = 1,
+    in_channels: int = 3,
     norm: str = "BN",
     stride_in_1x1: bool = False,
     freeze_at: int = 0,
@@ -24,7 +25,7 @@ def build_resnet(
 ) -> ResNet:
     """A ResNet, wide ResNet or ResNeXt; `make_default_stages` fixes the widths and cannot build it.
 
-    The first five arguments stand in a converted file's provenance under "architecture".
+    The first six arguments stand in a converted file's provenance under "architecture".
 
     Args:
         depth: 18, 34, 50, 101 or 152. The first two have blocks of two 3x3 convolutions, for which
@@ -34,6 +35,7 @@ def build_resnet(
         res2_channels: output of res2; each later stage has twice those before it.
         bottleneck_channels: of the 3x3 convolutions of res2; doubled likewise.
         groups: of each 3x3 convolution.
+        in_channels: of the images. Detectron2 and the recipes read images of three.
 
     Example, in a config for Detectron2's FPN, which takes its inputs from `out_features`:
         >>> model.backbone.bottom_up = L(build_resnet)(
@@ -42,7 +44,7 @@ def build_resnet(
         ... )
     """
     stages = []
-    in_channels = stem_channels
+    channels = stem_channels
     for stage, blocks in enumerate(BLOCKS[depth]):
         out_channels = res2_channels << stage
         options = {"block_class": BasicBlock}
@@ -58,12 +60,12 @@ def build_resnet(
             ResNet.make_stage(
                 num_blocks=blocks,
                 stride_per_block=[first_stride] + [1] * (blocks - 1),
-                in_channels=in_channels,
+                in_channels=channels,
                 out_channels=out_channels,
                 norm=norm,
                 **options,
             )
         )
-        in_channels = out_channels
-    stem = BasicStem(out_channels=stem_channels, norm=norm)
+        channels = out_channels
+    stem = BasicStem(in_channels=in_channels, out_channels=stem_channels, norm=norm)
     return ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)

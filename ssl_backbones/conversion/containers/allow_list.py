@@ -49,6 +49,10 @@ FOREIGN_TYPES = {
     "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor": _LIGHTNING,
 }
 
+# lightly-train keeps its networks twice: as a state dict, and whole beside it. Classes of these packages
+# alone, by the spelling of a class; a function of theirs is none.
+FOREIGN_CLASSES = re.compile(r"(?:torch\.nn\.modules|torchvision\.models|lightly_train)(?:\.\w+)*\.[A-Z]\w*")
+
 # How protocol 2 writes a method such as `HistoryBuffer.mean`, which early mmengine kept in every
 # buffer. It is taken for a foreign type too, and only with a foreign type as its first argument.
 ATTRIBUTE_LOOKUPS = {f"{module}.getattr": _MMENGINE for module in BUILTINS}
@@ -347,7 +351,12 @@ _OPERANDS = {"numpy.ndarray", "torch.Tensor", "torch.nn.parameter.Parameter", "t
 }
 
 
+def is_foreign(name: str) -> bool:
+    """Whether it is the name of something that is left unread, a placeholder in its place."""
+    return name in FOREIGN_TYPES or FOREIGN_CLASSES.fullmatch(name) is not None
+
+
 def is_known(name: str) -> bool:
-    """Whether a pickle may have this name at all."""
-    known = (CONSTRUCTORS, STORAGE_DTYPES, _DTYPES, FOREIGN_TYPES, _OPERANDS)
+    """Whether a pickle may have this name at all, foreign ones aside."""
+    known = (CONSTRUCTORS, STORAGE_DTYPES, _DTYPES, _OPERANDS)
     return any(name in names for names in known)

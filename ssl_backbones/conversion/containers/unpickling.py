@@ -29,6 +29,7 @@ from .allow_list import (
     Unfinished,
     as_dict,
     as_tuple,
+    is_foreign,
     is_known,
     is_size,
 )
@@ -169,7 +170,7 @@ class Machine:
 
     def _name(self, module: str, name: str) -> None:
         text = f"{module}.{name}"
-        if text in FOREIGN_TYPES:
+        if is_foreign(text):
             self.foreign.add(text)
         elif module.split(".")[0] in JAX_PACKAGES:
             raise Refused(
@@ -188,7 +189,7 @@ class Machine:
     def _call(self, target: object, arguments: object) -> None:
         if type(target) is not GlobalName:
             raise Refused("calls something that is not a name: the file is damaged or hostile")
-        if target.text in FOREIGN_TYPES:
+        if is_foreign(target.text):
             if target.text in ATTRIBUTE_LOOKUPS:
                 _check_attribute_lookup(arguments)
             self._push(Foreign(target.text))

@@ -169,6 +169,60 @@ def moco_v3() -> dict:
     return content | {"scaler": {"scale": 65536.0}}
 
 
+@example("resim", "resim", MOMENTUM)
+def resim() -> dict:
+    """A feature pyramid inside of the encoders, and none on the last stage's output."""
+    pyramid = {f"fpn_lateral{level}": nn.Conv2d(4, 4, 1) for level in (5, 4, 3)}
+    pyramid |= {f"fpn_output{level}": nn.Conv2d(4, 4, 3) for level in (4, 3)}
+    encoders = (
+        backbone("encoder_q.", fc=plain_mlp(), **pyramid),
+        backbone("encoder_k.", OTHER, fc=plain_mlp(), **pyramid),
+    )
+    content = {"epoch": 200, "arch": "resnet50", "state_dict": ddp(*encoders, queue())}
+    return content | {"optimizer": OPTIMIZER}
+
+
+@example("msf", "msf", MOMENTUM)
+def msf() -> dict:
+    """DataParallel lies around each part and not around the whole."""
+    state = together(
+        backbone("encoder_q.module.", fc=mlp()),
+        backbone("encoder_t.module.", OTHER, fc=mlp()),
+        at("predict_q.module", mlp()),
+        queue(),
+        {"labels": torch.full((6,), -1)},
+    )
+    opt = Namespace(arch="resnet50", topk=5)
+    return {"opt": opt, "state_dict": state, "optimizer": OPTIMIZER, "epoch": 200}
+
+
+@example("slotcon", "slotcon", {None: TAKEN, "momentum": TAKEN, "online": OTHER})
+def slotcon() -> dict:
+    state = ddp(
+        backbone("encoder_q.", OTHER),
+        backbone("encoder_k."),
+        *(at(f"projector_{which}", parts(mlp=mlp(3))) for which in "qk"),
+        {"center": torch.zeros(1, 4)},
+        *(at(f"grouping_{which}", parts(slot_embed=nn.Embedding(4, 4))) for which in "qk"),
+        at("predictor_slot", parts(mlp=mlp(3))),
+    )
+    content = {"args": Namespace(arch="resnet50"), "model": state, "optimizer": OPTIMIZER}
+    return content | {"scheduler": {"last_epoch": 1}, "epoch": 200, "scaler": {"scale": 65536.0}}
+
+
+@example("seco", "seco", MOMENTUM)
+def seco() -> dict:
+    heads = nn.ModuleList([plain_mlp() for _ in range(3)])
+    state = together(
+        backbone("encoder_q.", names=AS_CHILDREN),
+        backbone("encoder_k.", OTHER, AS_CHILDREN),
+        at("heads_q", heads),
+        at("heads_k", heads),
+        queue(),
+    )
+    return LIGHTNING | {"state_dict": state}
+
+
 # SwAV's repository
 
 
@@ -349,6 +403,123 @@ def simclr_v2() -> dict:
         "resnet": backbone(names=names, fc=linear()),
         "head": at("layers", mlp(3)),
     }
+
+
+@example("simclr-sthalles", "simclr")
+def simclr_sthalles() -> dict:
+    state = backbone("backbone.", fc=plain_mlp())
+    return {"epoch": 200, "arch": "resnet50", "state_dict": state, "optimizer": OPTIMIZER}
+
+
+@example("simclr-spijkervet", "simclr")
+def simclr_spijkervet() -> dict:
+    projector = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
+    return backbone("encoder.") | at("projector", projector)
+
+
+# Other networks by themselves, and averages of anybody's
+
+
+@example("paws", "paws")
+def paws() -> dict:
+    """Its heads' batch norms have the stem's size, so that only their names tell them apart."""
+    fc = parts(
+        fc1=linear(), bn1=nn.BatchNorm1d(8), fc2=linear(), bn2=nn.BatchNorm1d(8), fc3=linear()
+    )
+    pred = parts(bn1=nn.BatchNorm1d(8), fc1=linear(), bn2=nn.BatchNorm1d(8), fc2=linear())
+    return {
+        "encoder": ddp(backbone(fc=fc, pred=pred)),
+        "opt": OPTIMIZER,
+        "epoch": 300,
+        "unlabel_prob": 0.9,
+        "loss": 1.5,
+        "s_batch_size": 7,
+        "u_batch_size": 64,
+        "world_size": 64,
+        "lr": 6.4,
+        "temperature": 0.1,
+        "amp": {"scale": 65536.0},
+    }
+
+
+@example("w-mse", "wmse")
+def w_mse() -> dict:
+    return backbone("model.module.") | at("head", mlp())
+
+
+@example("spark-training", "spark")
+def spark_training() -> dict:
+    decoder = nn.ModuleList([nn.Conv2d(4, 4, 1) for _ in range(4)])
+    state = together(
+        backbone("sparse_encoder.sp_cnn."),
+        at("dense_decoder", parts(dec=decoder, proj=nn.Conv2d(4, 3, 1))),
+        at("densify_norms", nn.ModuleList([nn.BatchNorm1d(8) for _ in range(4)])),
+        at("densify_projs", decoder),
+        {f"mask_tokens.{level}": torch.zeros(1, 4, 1, 1) for level in range(4)},
+        {"imn_m": torch.zeros(1, 3, 1, 1), "imn_s": torch.zeros(1, 3, 1, 1)},
+        {"norm_black": torch.zeros(1, 3, 4, 4), "config": {"mask_ratio": 0.6, "sbn": True}},
+    )
+    return {
+        "args": "{}",
+        "input_size": 224,
+        "arch": "resnet50",
+        "epoch": 1599,
+        "performance_desc": "0.5 0.5",
+        "module": state,
+        "optimizer": OPTIMIZER,
+        "is_pretrain": True,
+    }
+
+
+def obow_name(name: str) -> str:
+    """Where OBoW's feature extractor has the tensor that torchvision's ResNet calls `name`."""
+    first, rest = name.split(".", 1)
+    block = {"conv1": "0.Conv", "bn1": "0.bn"}.get(first, first.removeprefix("layer"))
+    return f"_feature_blocks.{block}.{rest}"
+
+
+OBOW = {name: obow_name(name) for name in SHAPES}
+
+
+@example("obow-training", "obow", {None: TAKEN, "student": TAKEN, "teacher": OTHER})
+def obow_training() -> dict:
+    state = ddp(
+        {"_alpha": torch.ones(1), "_iteration": torch.zeros(1)},
+        backbone("feature_extractor.", names=OBOW),
+        at("bow_predictor", parts(layers_w=nn.ModuleList([mlp()]))),
+        backbone("feature_extractor_teacher.", OTHER, OBOW),
+        {"bow_extractor.bow_extractor.0._embedding": torch.zeros(4, 4)},
+        at("linear_classifier", parts(layers=mlp())),
+    )
+    return {"epoch": 200, "network": state, "meters": None}
+
+
+@example("obow", "obow")
+def obow() -> dict:
+    return {"epoch": 200, "network": backbone(names=OBOW), "meters": None}
+
+
+@example("obow-torchvision", "obow")
+def obow_torchvision() -> dict:
+    return {"network": backbone(fc=linear())}
+
+
+@example("averaged-model", "averaged")
+def averaged_model() -> dict:
+    return ddp(backbone(fc=linear())) | {"n_averaged": torch.tensor(10)}
+
+
+@example("averaged-model", "averaged", can_be="of DistributedDataParallel's and compiled")
+def averaged_wrapped_model() -> dict:
+    return ddp(backbone("module._orig_mod.")) | {"n_averaged": torch.tensor(10)}
+
+
+@example("ema-pytorch", "ema", {None: TAKEN, "momentum": TAKEN, "online": OTHER})
+def ema_pytorch() -> dict:
+    state = {"initted": torch.tensor(1), "step": torch.tensor(1000)}
+    return (
+        state | backbone("online_model.", OTHER, fc=linear()) | backbone("ema_model.", fc=linear())
+    )
 
 
 # PyContrast and CMC
@@ -767,7 +938,78 @@ def lightly_benchmark_dino() -> dict:
     )
 
 
+# lightly-train; its whole modules beside the state dict are in tests/conversion/containers
+
+
+def lightly_train(*state_dicts: dict) -> dict:
+    models = {"lightly_train": {"version": "0.6.0", "models": {}, "normalize_args": {}}}
+    return LIGHTNING | {"state_dict": together(*state_dicts)} | models
+
+
+def embedding_model(prefix: str, start: int = TAKEN) -> dict:
+    return backbone(f"{prefix}.wrapped_model._features.", start)
+
+
+@example("lightly-train", "lightly_train", {None: TAKEN, "online": TAKEN}, can_be="SimCLR")
+def lightly_train_simclr() -> dict:
+    return lightly_train(
+        embedding_model("embedding_model"),
+        at("embedding_model.embed_head", nn.Conv2d(4, 4, 1)),
+        lightly_head("projection_head"),
+    )
+
+
+@example("lightly-train", "lightly_train", MOMENTUM, can_be="DetCon-B")
+def lightly_train_detcon() -> dict:
+    return lightly_train(
+        embedding_model("embedding_model"),
+        lightly_head("projection_head"),
+        lightly_head("prediction_head"),
+        embedding_model("embedding_model_momentum", OTHER),
+        lightly_head("projection_head_momentum"),
+    )
+
+
+@example("lightly-train-dino", "lightly_train", STUDENT)
+def lightly_train_dino() -> dict:
+    return lightly_train(
+        embedding_model("teacher_embedding_model"),
+        lightly_head("teacher_projection_head"),
+        embedding_model("student_embedding_model", OTHER),
+        lightly_head("student_projection_head"),
+        {"criterion.center": torch.zeros(1, 4)},
+    )
+
+
+@example("lightly-train-distillation", "lightly_train")
+def lightly_train_distillation() -> dict:
+    return lightly_train(
+        {"teacher_queue": torch.zeros(4, 4)},
+        embedding_model("student_embedding_model"),
+        at("student_projection_head", linear()),
+    )
+
+
+@example("lightly-train-densecl", "lightly_train", MOMENTUM)
+def lightly_train_densecl() -> dict:
+    return lightly_train(
+        embedding_model("query_encoder.embedding_model"),
+        lightly_head("query_encoder.local_projection_head"),
+        lightly_head("query_encoder.global_projection_head"),
+        embedding_model("key_encoder.embedding_model", OTHER),
+        lightly_head("key_encoder.local_projection_head"),
+        lightly_head("key_encoder.global_projection_head"),
+        {"memory_bank.bank": torch.zeros(4, 4)},
+        {"global_criterion.memory_bank.bank": torch.zeros(4, 4)},
+    )
+
+
 # Supervised controls
+
+
+@example("sequential", "backbone", can_be="RadImageNet's")
+def sequential() -> dict:
+    return backbone("backbone.", names=AS_CHILDREN)
 
 
 @example("torchvision", "torchvision")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import struct
@@ -15,10 +16,11 @@ import pytest
 import torch
 
 from ssl_backbones.conversion import identification
-from ssl_backbones.conversion.extraction import Backbone, extract
+from ssl_backbones.conversion.extraction import Backbone, extract, from_pretraining
 from ssl_backbones.conversion.identification import SELFSUP_NAMES, Identified, identify
 from ssl_backbones.conversion.layouts import LAYOUTS, Layout
-from ssl_backbones.conversion.reading import read_checkpoint
+from ssl_backbones.conversion.reading import Checkpoint, read_checkpoint
+from ssl_backbones.conversion.searching import WRAPPERS
 from ssl_backbones.errors import InputError
 
 ROWS = {row.name: row for row in LAYOUTS}
@@ -131,7 +133,9 @@ def test_the_rows_are_whole():
 def test_images_of_simclr_are_not_normalised():
     """Their code feeds ToTensor's output as it is; all others use ImageNet's statistics."""
     plain = {row.name for row in LAYOUTS if row.input["pixel_mean"] == [0.0] * 3}
-    assert plain == {"simclr-pytorch", "simclr-v2", "byol-sthalles"}
+    assert plain == {
+        *("simclr-pytorch", "simclr-v2", "byol-sthalles", "simclr-sthalles", "simclr-spijkervet")
+    }
     assert ROWS["moco"].input["pixel_mean"] == [123.675, 116.28, 103.53]
 
 
@@ -206,8 +210,57 @@ def test_wrappers_are_taken_off(make, as_arrays, expected):
     """DistributedDataParallel's and torch.compile's, one inside the other as well."""
     for wrapper in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
         found = identify(as_arrays(make(wrapper)))
-        assert (found.layout.name, found.wrapper) == ("backbone", wrapper)
+        assert found.layout.name == "backbone"
+        assert found.plain(f"{wrapper}conv1.weight") == "conv1.weight"
         check(found, expected(1000))
+
+
+def wrapped_inside(content: object, wrapper: str) -> object:
+    """The file with a wrapper behind the first part of each name, as where a module is compiled."""
+    if not isinstance(content, dict):
+        return content
+    return {
+        key.replace(".", f".{wrapper}", 1) if isinstance(value, np.ndarray) else key: (
+            wrapped_inside(value, wrapper)
+        )
+        for key, value in content.items()
+    }
+
+
+def test_wrappers_are_taken_off_inside_of_names_too(samples, as_arrays, expected):
+    """Once for all layouts: each is still itself, and every key has its account."""
+    wrappers = itertools.cycle((*(f"{wrapper}." for wrapper in WRAPPERS), "module._orig_mod."))
+    for name, sample in samples.items():
+        content = wrapped_inside(as_arrays(sample.build()), next(wrappers))
+        for branch, start in sample.branches.items():
+            found = identify(content, branch=branch)
+            assert (found.layout.name, found.method) == (name, sample.method)
+            check(found, expected(start))
+
+
+def test_the_provenance_says_what_was_taken_off_inside(make, as_arrays):
+    def wrappers(content: dict, **options) -> object:
+        checkpoint = Checkpoint("x.pth", "torch-zip", as_arrays(content), (), {}, None)
+        options = {"selfsup": "auto", "branch": None, "prefix": None} | options
+        return from_pretraining(checkpoint, **options).origin.get("wrappers")
+
+    encoder = make("backbone._fsdp_wrapped_module._orig_mod.")
+    for prefix in ("state_dict/backbone.", "backbone._fsdp_wrapped_module._orig_mod."):
+        found = wrappers({"state_dict": encoder}, prefix=prefix)
+        assert found == ["_orig_mod", "_fsdp_wrapped_module"]
+    assert wrappers({"state_dict": encoder}) == found
+    assert wrappers(make("module._orig_mod.")) is None  # before every name, as always
+
+
+def test_wrappers_stay_where_two_names_would_become_one(make, as_arrays, expected):
+    """The network and its average: without `module.` the one would be taken for the other."""
+    content = as_arrays(make("net.") | make("net.module.", 2000))
+    with pytest.raises(InputError, match="holds 2 whole ResNets"):
+        identify(content)
+    check_values = {"net.": 1000, "net.module.": 2000}
+    for prefix, start in check_values.items():
+        backbone = extract(identify(content, prefix=prefix))
+        assert {name: a.flat[0] for name, a in backbone.tensors.items()} == expected(start)
 
 
 # Branches
