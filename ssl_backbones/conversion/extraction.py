@@ -18,7 +18,7 @@ from ..modeling.architectures import Architecture, closest, detectron2_name, tor
 from .identification import Identified, identify
 from .layouts import Layout, reason_to_drop
 from .reading import Checkpoint, naming, provenance_of, read_checkpoint
-from .searching import whole_elsewhere, wrappers_inside
+from .searching import format_search, wrappers_inside
 from .stated import stated
 
 _COUNTER = "num_batches_tracked"
@@ -44,7 +44,15 @@ class Backbone:
 
 
 class NotThere(InputError):
-    """There is no ResNet where the layout says, or one that is not whole or of another shape."""
+    """There is no ResNet where the layout says, or one that is not whole or of another shape.
+
+    Attributes:
+        what: the message without its mend.
+    """
+
+    def __init__(self, what: str, mend: str = ""):
+        super().__init__(f"{what}{mend}")
+        self.what = what
 
 
 def extract(found: Identified) -> Backbone:
@@ -65,9 +73,9 @@ def extract(found: Identified) -> Backbone:
     except InputError as error:
         raise NotThere(str(error)) from error
     if problems:
-        raise NotThere(_faulty(architecture, problems, sources))
+        raise NotThere(*_faulty(architecture, problems, sources))
     if problems := dict(_faulty_values(values)):
-        raise InputError(_faulty(architecture, problems, sources))
+        raise InputError("".join(_faulty(architecture, problems, sources)))
     tensors = {name: _as_float32(values[name]) for name in architecture.shapes}
     return Backbone(
         architecture, tensors, {name: sources[name] for name in tensors}, dropped, unknown
@@ -157,14 +165,15 @@ def _no_backbone(found: Identified) -> NotThere:
     tops = list(tops)[:_NAMED_AT_MOST]
     place = f"under {found.prefix!r}" if found.prefix else "in it"
     return NotThere(
-        f"holds no backbone: no ResNet {place}, only {', '.join(tops)}; give the "
-        "checkpoint of the whole pretraining"
+        f"holds no backbone: no ResNet {place}, only {', '.join(tops)}",
+        "; give the checkpoint of the whole pretraining",
     )
 
 
 def _faulty(
     architecture: Architecture, problems: Mapping[str, str], sources: Mapping[str, str]
-) -> str:
+) -> tuple[str, str]:
+    """What is wrong, and how to mend it."""
     first = [
         f"{format_name(sources.get(name, name))} {problem}"
         for name, problem in list(problems.items())[:_NAMED_AT_MOST]
@@ -173,7 +182,8 @@ def _faulty(
     return (
         f"is not a whole {architecture.name}: {'; '.join(first)}"
         f"{f'; and {more} more' if more else ''} ({len(problems)} of {len(architecture.shapes)} "
-        "tensors are at fault): get the file again, or one that training has not spoilt"
+        "tensors are at fault)",
+        ": get the file again, or one that training has not spoilt",
     )
 
 
@@ -281,9 +291,11 @@ def from_pretraining(
     try:
         backbone = extract(found)
     except NotThere as error:
-        # The names were a layout's and the network is not: what would be said had no layout fitted.
-        elsewhere = "" if prefix is not None else whole_elsewhere(checkpoint.content)
-        raise InputError(f"{error}{elsewhere}") from error
+        # The names are a layout's and the network is not: what would be said had no layout fitted.
+        among, elsewhere = format_search(checkpoint.content, found.prefix)
+        if prefix is not None or not (among or elsewhere):
+            raise
+        raise InputError(f"{error.what}; {among}" if among else f"{error}; {elsewhere}") from error
     said = stated(checkpoint, backbone)
     origin = {
         "method": found.method,

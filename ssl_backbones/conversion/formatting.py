@@ -63,6 +63,11 @@ def format_proof(found: Proof) -> Table:
 def format_next_step(report: ConversionReport) -> str:
     """What to do with a result, as a line that follows "next: "."""
     path = report.destination
+    if channels := report.provenance["architecture"].get("in_channels"):
+        return (
+            f"build a network for images of {channels} channels (in_channels={channels} of build_resnet, "
+            "or of MMDetection's ResNet); the recipes read 3"
+        )
     if report.format == "torchvision":
         return f"network.fc = torch.nn.Identity(); network.load_state_dict(torch.load({path!r}))"
     in_1x1 = (report.provenance["input"] or {}).get("stride_in_1x1") is True
@@ -79,8 +84,6 @@ def format_next_step(report: ConversionReport) -> str:
     architecture = report.provenance["architecture"]
     config = _CONFIGS.get(report.provenance["method"], _CONFIGS["moco"])
     step = f"tools/train_net.py --config-file {config} train.init_checkpoint={shlex.quote(path)}"
-    if channels := architecture.get("in_channels"):
-        return f"give build_resnet in_channels={channels}; the recipes read images of 3 channels"
     if architecture["name"] == "resnet50":
         return step
     return f"{step}\nwith, in the config: {config_line(architecture)}"

@@ -156,15 +156,20 @@ class Place:
         return f"'{format_name(self.label, limit=300)}'"
 
 
-def whole_elsewhere(content: dict) -> str:
-    """Where else whole ResNets lie than a layout said, as the end of a message; empty if nowhere."""
+def format_search(content: dict, prefix: str) -> tuple[str, str]:
+    """For a file whose layout says that a ResNet lies behind `prefix`, and none is as it should be.
+
+    Returns:
+        That there is a whole one among other things; and where else whole ones lie. Empty if not so.
+    """
     whole = [place for place in places(content) if not place.fault]
-    if len(whole) == 1:
+    own = [place for place in whole if place.prefix == prefix]
+    if own:
         return (
-            f"; it holds a whole {whole[0].architecture} there: confirm that it is the one to convert with "
-            f"--prefix {whole[0].shown}"
-        )
-    return f"; choose a whole one with --prefix, from {format_options(whole)}" if whole else ""
+            f"its stem and stages alone are a whole {own[0].architecture}: confirm that it is the one to "
+            f"convert with --prefix {own[0].shown}"
+        ), ""
+    return "", f"a whole one lies under {format_options(whole)}: --prefix takes it" if whole else ""
 
 
 def is_whole(held: StateDict, prefix: str, renames: Renames) -> bool:

@@ -98,6 +98,35 @@ class SwavResNet(torchvision.models.ResNet):
         return super().forward(self.padding(images))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 12, 13])
+def test_images_of_other_channels_are_proved_through_the_one_constructor(channels):
+    """The features are those of a torchvision network with another first convolution."""
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18()
+    network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias, std=0.1)
+            module.momentum = None
+    with torch.no_grad():
+        network(torch.randn(2, channels, 64, 64))
+    tensors = backbone_tensors(network.eval())
+    architecture, problems = closest({name: array.shape for name, array in tensors.items()})
+    assert (architecture.name, architecture.in_channels, problems) == ("resnet18", channels, {})
+    converted = {detectron2_name(name): array for name, array in tensors.items()}
+    proof = prove(tensors, converted, architecture)
+    scores = dict(proof.controls)
+    assert (scores.pop("channels reversed") is None) == (channels == 1)  # the same either way
+    assert min(scores.values()) > 1e-3
+    ours = build_resnet(depth=18, res2_channels=64, in_channels=channels).eval()
+    counters = {n: t for n, t in ours.state_dict().items() if n.endswith("num_batches_tracked")}
+    ours.load_state_dict({n: torch.from_numpy(a) for n, a in converted.items()} | counters)
+    images = torch.randn(1, channels, 64, 64)
+    theirs = create_feature_extractor(network, {"layer4": "res5"})
+    with torch.no_grad():
+        assert torch.equal(ours(images)["res5"], theirs(images)["res5"])
+
+
 SOURCES = {
     name: getattr(torchvision.models, name)
     for name in ("resnet18", "resnet34", "resnet101", "resnet152", "wide_resnet50_2",

@@ -186,6 +186,20 @@ def test_our_constructor_is_compared_field_by_field(load):
         check_provenance(of(RESNET50), cfg)
 
 
+def test_weights_for_images_of_other_channels_are_refused_with_their_number(load):
+    held = of(RESNET50 | {"in_channels": 12})
+    message = (
+        "pretrained on images of 12 channels, the config's model reads images of 3; give weights"
+    )
+    for cfg in (load(), with_our_backbone(load())):
+        with pytest.raises(InputError, match=message):
+            check_provenance(held, cfg)
+    cfg = with_our_backbone(load(), in_channels=12)
+    check_provenance(held, cfg)
+    with pytest.raises(InputError, match=r"images of 3 channels, the config's .* images of 12"):
+        check_provenance(of(RESNET50), cfg)
+
+
 def test_a_config_that_was_read_from_yaml_is_compared_too(load, tmp_path):
     """It has names where a LazyConfig has functions."""
     path = tmp_path / "config.yaml"

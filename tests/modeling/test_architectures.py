@@ -160,7 +160,6 @@ VARIANTS = {
     ),
     "CIFAR's stem": (lambda: with_tensor("conv1.weight", (64, 3, 3, 3)), "3x3 stem, as for CIFAR"),
     "another stem": (lambda: with_tensor("conv1.weight", (64, 3, 5, 5)), "5x5 stem"),
-    "grey images": (lambda: with_tensor("conv1.weight", (64, 1, 7, 7)), "images of 1 channels"),
     "pooled shortcuts": (pooled_shortcuts, "shortcuts pool first"),
     "timm's SE": (
         lambda: with_tensor("layer1.0.se.fc1.weight", (16, 256, 1, 1)),

@@ -51,7 +51,9 @@ FOREIGN_TYPES = {
 
 # lightly-train keeps its networks twice: as a state dict, and whole beside it. Classes of these packages
 # alone, by the spelling of a class; a function of theirs is none.
-FOREIGN_CLASSES = re.compile(r"(?:torch\.nn\.modules|torchvision\.models|lightly_train)(?:\.\w+)*\.[A-Z]\w*")
+FOREIGN_CLASSES = re.compile(
+    r"(?:torch\.nn\.modules|torchvision\.models|lightly_train)(?:\.\w+)*\.[A-Z]\w*"
+)
 
 # How protocol 2 writes a method such as `HistoryBuffer.mean`, which early mmengine kept in every
 # buffer. It is taken for a foreign type too, and only with a foreign type as its first argument.

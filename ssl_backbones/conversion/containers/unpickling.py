@@ -20,6 +20,7 @@ from . import Refused
 from .allow_list import (
     ATTRIBUTE_LOOKUPS,
     CONSTRUCTORS,
+    FOREIGN_CLASSES,
     FOREIGN_TYPES,
     JAX_PACKAGES,
     STORAGE_DTYPES,
@@ -56,6 +57,7 @@ class Machine:
         self._stack: list = []
         self._marks: list[int] = []
         self._memo: dict[int, object] = {}
+        self._names: dict[str, None] = {}  # of foreign things, in the file's order
         self.end = start
         self.foreign: set[str] = set()
 
@@ -68,7 +70,9 @@ class Machine:
             Refused: a name outside the allow-list, damage, or more than this reader will carry.
         """
         try:
-            return self._run()
+            content = self._run()
+            self._check_classes()
+            return content
         except Refused:
             raise
         except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
@@ -168,10 +172,17 @@ class Machine:
 
     # Names and calls
 
+    def _check_classes(self) -> None:
+        """Whole modules are left unread in files of lightly-train alone, which hold a state dict as well."""
+        classes = [name for name in self._names if FOREIGN_CLASSES.fullmatch(name)]
+        if classes and not any(name.startswith("lightly_train.") for name in classes):
+            raise _not_needed(classes[0])
+
     def _name(self, module: str, name: str) -> None:
         text = f"{module}.{name}"
         if is_foreign(text):
             self.foreign.add(text)
+            self._names[text] = None
         elif module.split(".")[0] in JAX_PACKAGES:
             raise Refused(
                 f"is a pickle of JAX's time (it asks for {format_name(text)}), as BYOL and DetCon publish, "
@@ -179,11 +190,7 @@ class Machine:
                 "made, and save its arrays as a PyTorch state_dict()"
             )
         elif not is_known(text):
-            raise Refused(
-                f"asks for {format_name(text)}, which a checkpoint of tensors does not need: nothing of "
-                "it was run; if you trust its authors, load it where it was made and save only its "
-                "state_dict() with torch.save"
-            )
+            raise _not_needed(text)
         self._push(GlobalName(text))
 
     def _call(self, target: object, arguments: object) -> None:
@@ -211,7 +218,10 @@ class Machine:
     def _persistent(self, identity: object) -> None:
         if self._find_storage is None:
             raise Refused("points to tensors that lie outside it: the file is damaged")
-        kind, storage_type, key, _location, count, *view = as_tuple(identity)
+        if as_tuple(identity)[0] == "module" and type(identity[1]) is GlobalName:
+            self._push(identity[1])  # torch's older format writes a class so, with its source code
+            return
+        kind, storage_type, key, _location, count, *view = identity
         if kind != "storage" or type(storage_type) is not GlobalName:
             raise Refused(
                 "holds whole Python modules, not only tensors; save the model's state_dict()"
@@ -221,6 +231,14 @@ class Machine:
         if dtype is None or type(key) is not str or not is_size(count):
             raise Refused("describes a tensor's storage wrongly: the file is damaged")
         self._push(self._find_storage(key, dtype, count, view))
+
+
+def _not_needed(name: str) -> Refused:
+    return Refused(
+        f"asks for {format_name(name)}, which a checkpoint of tensors does not need: nothing of "
+        "it was run; if you trust its authors, load it where it was made and save only its "
+        "state_dict() with torch.save"
+    )
 
 
 def _check_attribute_lookup(arguments: object) -> None:

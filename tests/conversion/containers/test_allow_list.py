@@ -15,6 +15,8 @@ import types
 import numpy as np
 import pytest
 import torch
+import torchvision
+from torchvision.models._utils import IntermediateLayerGetter
 
 from ssl_backbones.conversion.containers.allow_list import FOREIGN_TYPES, Foreign
 from ssl_backbones.conversion.reading import read_checkpoint
@@ -192,6 +194,48 @@ def test_any_other_name_is_refused_with_it(tmp_path, name):
     path = tmp_path / "checkpoint.pkl"
     path.write_bytes(b"\x80\x02c%b\n%b\n)R." % (module.encode(), attribute.encode()))
     with pytest.raises(InputError, match=f"asks for {name}, ".replace(".", r"\.")):
+        read_checkpoint(path)
+
+
+def test_whole_modules_of_lightly_train(tmp_path, stand_in, monkeypatch):
+    """A torchvision ResNet inside its wrappers, beside the state dict: each class stays a name."""
+    stand_in(
+        "lightly_train._models.torchvision.resnet.ResNetModelWrapper", Wrapper := type("W", (), {})
+    )
+    wrapper = Wrapper()
+    network = torchvision.models.resnet18(num_classes=2)
+    wrapper._model, wrapper._pool = [network], network.avgpool
+    wrapper._features = IntermediateLayerGetter(network, {"layer4": "out"})
+    models = {"model": network, "wrapped_model": wrapper}
+    content = {"lightly_train": {"version": "0.6.0", "models": models}}
+    checkpoint = read(tmp_path, content)
+    monkeypatch.undo()
+    assert "torchvision.models.resnet.ResNet" in checkpoint.foreign
+    assert "torch.nn.modules.conv.Conv2d" in checkpoint.foreign
+    held = checkpoint.content["lightly_train"]["models"]
+    assert {name: type(value) for name, value in held.items()} == dict.fromkeys(models, Foreign)
+    assert (
+        held["wrapped_model"].type_name
+        == "lightly_train._models.torchvision.resnet.ResNetModelWrapper"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch.nn.modules.module.register_module_forward_hook",
+        "torchvision.models._utils._make_divisible",
+        "torchvision.datasets.utils.Download",
+        "lightly_train2.Model",
+        "torch.nn.modules.conv.Conv2d.forward",
+        "torch.nn.modules.conv.os.system",
+    ],
+)
+def test_of_their_packages_only_classes_are_left_unread(tmp_path, name):
+    module, _, attribute = name.rpartition(".")
+    path = tmp_path / "checkpoint.pkl"
+    path.write_bytes(b"\x80\x04c%b\n%b\n)R." % (module.encode(), attribute.encode()))
+    with pytest.raises(InputError, match="asks for"):
         read_checkpoint(path)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from ssl_backbones.conversion.extraction import extract
-from ssl_backbones.conversion.identification import identify
+from ssl_backbones.conversion import identification
+from ssl_backbones.conversion.extraction import extract, from_pretraining
+from ssl_backbones.conversion.identification import SELFSUP_NAMES, identify
+from ssl_backbones.conversion.layouts import LAYOUTS
+from ssl_backbones.conversion.reading import Checkpoint
 from ssl_backbones.errors import InputError
 
 
@@ -252,3 +257,125 @@ def test_hostile_names_are_shown_bounded_and_without_control_characters(make, re
     message = refusal({"weights": make(hostile)})
     assert "\x1b" not in message
     assert len(message) < 1000
+
+
+# Layouts whose names fit, and whose network does not
+
+
+@pytest.fixture
+def converted_refusal(as_arrays):
+    """What a conversion refuses a file with, after both the layouts and the search."""
+
+    def refuse(content: dict, **options) -> str:
+        checkpoint = Checkpoint("x.pth", "torch-zip", as_arrays(content), (), {}, None)
+        options = {"selfsup": "auto", "branch": None, "prefix": None} | options
+        with pytest.raises(InputError) as caught:
+            from_pretraining(checkpoint, **options)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return refuse
+
+
+def test_a_neck_inside_the_encoder_is_told_from_a_damaged_file(samples, converted_refusal, expected,
+                                                                as_arrays):  # fmt: skip
+    content = samples["moco"].build()
+    content["state_dict"]["module.encoder_q.neck.weight"] = torch.zeros(4, 4, 1, 1)
+    message = converted_refusal(content)
+    assert "module.encoder_q.neck.weight is not part of it" in message
+    assert "get the file again" not in message
+    assert message.endswith("with --prefix 'state_dict/encoder_q.'")
+    found = identify(as_arrays(content), prefix="state_dict/encoder_q.")
+    assert values(found) == set(expected(1000).values())
+
+
+def test_a_network_that_lies_elsewhere_is_named(samples, converted_refusal, make):
+    content = samples["simsiam"].build()
+    state = content["state_dict"]
+    for key in [key for key in state if key.startswith("module.encoder.layer")]:
+        state[key.replace("module.encoder.", "module.trunk.")] = state.pop(key)
+    assert "--prefix" not in converted_refusal(content)  # the stem alone is no network
+    content["state_dict"] = state | make("module.trunk.")
+    message = converted_refusal(content)
+    assert "is not a whole" in message
+    assert "get the file again" in message
+    assert "a whole one lies under 'state_dict/trunk.'" in message
+
+
+def supcontrast(wrapper: str = "") -> dict:
+    """As main_supcon.py saves; where it has several GPUs, DataParallel lies around the encoder."""
+    state = {f"encoder.{wrapper}conv1.weight": torch.zeros(8, 3, 3, 3)}
+    state |= {f"encoder.{wrapper}bn1.weight": torch.zeros(8)}
+    for block in (f"encoder.{wrapper}layer{stage}.0." for stage in range(1, 5)):
+        state |= {f"{block}conv1.weight": torch.zeros(8, 8, 1, 1)}
+        state |= {f"{block}shortcut.0.weight": torch.zeros(8, 8, 1, 1)}
+    head = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    state |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    return {"opt": {}, "model": state, "optimizer": {}, "epoch": 1000}
+
+
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_supcontrasts_own_files_are_refused_for_their_stem(wrapper, converted_refusal):
+    assert "a ResNet with a 3x3 stem" in converted_refusal(supcontrast(wrapper))
+    assert "a ResNet with a 3x3 stem" in converted_refusal(supcontrast(wrapper), selfsup="supcon")
+
+
+def test_of_two_layouts_that_fit_the_one_whose_network_is_there_is_taken(samples, as_arrays):
+    """lightly-train's names, beside which SwAV's are there too and its network is not."""
+    content = as_arrays(samples["lightly-train"].build())
+    state = content["state_dict"]
+    for key in [key for key in state if key.startswith("embedding_model.")]:
+        state[f"net.{key}"] = state[key]
+    assert identify(content).layout.name == "lightly-train"
+
+
+def test_words_that_are_asked_for_are_ones_that_choose(samples, as_arrays, monkeypatch):
+    """Of two layouts that fit alike; and where they share every word, the prefix chooses."""
+    (row,) = (row for row in LAYOUTS if row.name == "simsiam")
+    for word, mend in (
+        ("dino", "--selfsup simsiam or dino"),
+        ("simsiam", "--prefix, from 'state_dict/encoder.'"),
+    ):
+        twin = replace(row, name="twin", selfsup=word)
+        monkeypatch.setattr(identification, "LAYOUTS", (row, twin))
+        with pytest.raises(InputError, match=r"several layouts \(simsiam, twin\)") as caught:
+            identify(as_arrays(samples["simsiam"].build()))
+        assert mend in str(caught.value)
+        assert word in SELFSUP_NAMES
+
+
+# Inputs
+
+
+def test_a_bare_sequential_is_nobodys_and_its_input_assumed(samples, as_arrays):
+    content = as_arrays(samples["sequential"].build())
+
+    def of(selfsup: str) -> dict:
+        checkpoint = Checkpoint("x.pth", "torch-zip", content, (), {}, None)
+        return from_pretraining(checkpoint, selfsup=selfsup, branch=None, prefix=None).origin
+
+    assert of("auto")["method"] == "backbone"
+    assert of("auto")["input"]["assumed"] is True
+    assert of("auto")["input"]["pixel_mean"] == [123.675, 116.28, 103.53]
+    assert of("radimagenet")["input"] == {
+        "format": "RGB",
+        "pixel_mean": [127.5, 127.5, 127.5],
+        "pixel_std": [127.5, 127.5, 127.5],
+        "stride_in_1x1": False,
+    }
+    with pytest.raises(InputError, match="not laid out as lightly"):
+        of("lightly")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 12, 13])
+def test_images_of_other_channels_are_converted_and_recorded(channels, make, as_arrays):
+    state = make("module.encoder_q.") | make("module.encoder_k.", 2000)
+    for encoder in "qk":
+        state[f"module.encoder_{encoder}.conv1.weight"] = torch.zeros(8, channels, 7, 7)
+    content = as_arrays({"state_dict": state, "epoch": 1})
+    checkpoint = Checkpoint("x.pth", "torch-zip", content, (), {}, None)
+    loaded = from_pretraining(checkpoint, selfsup="auto", branch=None, prefix=None)
+    assert loaded.backbone.architecture.in_channels == channels
+    assert loaded.backbone.architecture.to_dict()["in_channels"] == channels
+    assert loaded.origin["input"] == {"channels": channels, "stride_in_1x1": False}
+    assert loaded.other_branch["stem.conv1.weight"].shape == (8, channels, 7, 7)
