@@ -1481,10 +1481,13 @@ HALF_NETWORKS = dict.fromkeys(("**.encoder1", "**.encoder2", "**.l_to_ab", "**.a
 """Where ResNets lie that read one or two channels, and which by themselves see no whole image."""
 
 OTHER_NETWORKS = {
+    "**.attnpool": "CLIP's ResNet, whose stem of three convolutions is not Detectron2's",
+    "**.conv2_kxk": "a ByobNet of timm, as its CLIP ResNets are",
     "**.cls_attn_blocks": "an XCiT",
     "**.patch_embed*": "a Vision Transformer",
     "**.cls_token": "a Vision Transformer",
     "**.class_token": "a Vision Transformer",
+    "**.class_embedding": "a Vision Transformer",
     "**.pos_embed*": "a Vision Transformer",
     "**.relative_position_bias_table": "a Swin Transformer",
     "**.dwconv": "a ConvNeXt",

@@ -135,6 +135,8 @@ def state_dicts_in(content: dict) -> Iterator[tuple[tuple[str, ...], StateDict]]
 
 # ResNets in files of no known layout
 
+_VARIANT = "a variant that is not converted"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -145,6 +147,11 @@ class Place:
     renames: Renames
     architecture: str
     fault: str
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether it is whole, but no ResNet that is converted."""
+        return self.architecture == _VARIANT
 
     @property
     def label(self) -> str:
@@ -194,7 +201,7 @@ def _place(held: StateDict, container: tuple[str, ...], prefix: str, renames: Re
     try:
         architecture, problems = closest(_shapes(held, prefix, renames))
     except InputError as error:
-        return Place(container, prefix, renames, "a variant that is not converted", str(error))
+        return Place(container, prefix, renames, _VARIANT, str(error))
     name, fault = architecture.name, ""
     if architecture.in_channels < 3 and (halves := reason_to_drop(HALF_NETWORKS, f"{prefix}conv1")):
         return Place(container, prefix, renames, name, f"it holds {halves}")
@@ -217,12 +224,17 @@ def _prefixes(keys: Iterable[str], renames: Renames) -> list[str]:
 
 
 def _shapes(held: StateDict, prefix: str, renames: Renames) -> dict[str, tuple[int, ...]]:
-    shapes = {}
+    shapes, second = {}, None
     for key, value in zip(held.keys, held.tensors.values(), strict=True):
         if key.startswith(prefix) and isinstance(value, np.ndarray):
             name = renamed(key.removeprefix(prefix), renames)
             if name.split(".")[0] in ROOTS and not name.endswith(".num_batches_tracked"):
                 shapes[name] = value.shape
+            elif name == "conv2.weight":
+                second = value.shape
+    # A deep stem's second convolution; beside a 7x7 one it would be something else's.
+    if second is not None and shapes.get("conv1.weight", ())[2:] == (3, 3):
+        shapes["conv2.weight"] = second
     return shapes
 
 

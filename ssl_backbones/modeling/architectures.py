@@ -224,7 +224,9 @@ def _variant(shapes: Shapes) -> str | None:
     """What a network is called that differs from a ResNet in a way that its tensors show."""
     _, _, *kernel = (*shapes.get("conv1.weight", ()), 0, 0, 0, 0)[:4]
     if "conv1.0.weight" in shapes or (kernel == [3, 3] and "conv2.weight" in shapes):
-        return "a ResNet with a deep stem (several 3x3 convolutions, as in timm's resnet50d)"
+        return (
+            "a ResNet with a deep stem (several 3x3 convolutions, as in timm's resnet50d and CLIP)"
+        )
     if kernel == [3, 3]:
         return "a ResNet with a 3x3 stem, as for CIFAR's small images"
     if all(kernel) and kernel != [7, 7]:
