@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..errors import InputError, format_name
+from .containers import other_kinds
 from .layouts import (
     HAIKU,
     LAYOUTS,
@@ -280,6 +281,8 @@ def _at_prefix(content: dict, prefix: str, selfsup: str) -> Identified:
     if len(chosen) > 1:
         raise InputError(f"holds several ResNets there; choose from {format_options(chosen)}")
     (place,) = chosen
+    if place.is_variant:
+        raise InputError(place.fault)
     layout = Layout(
         name=f"prefix {place.label}",
         selfsup="unknown" if selfsup == "auto" else selfsup,
@@ -317,6 +320,8 @@ def _unknown(content: dict) -> InputError:
             _refuse_other_networks(held.keys)
         except InputError as error:
             return error
+    if reason := other_kinds.content(content):
+        return InputError(reason)
     if there:
         return InputError(f"under {there[0].shown} {there[0].fault}")
     return InputError(

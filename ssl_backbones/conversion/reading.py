@@ -14,10 +14,11 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..errors import InputError
 from ..hashing import open_without_waiting
-from .containers import Refused, safetensors
+from .containers import Refused, other_kinds, safetensors
 from .containers.torch_files import LEGACY_MAGIC, read_legacy, read_zip
 from .containers.unpickling import Machine
 
@@ -52,16 +53,21 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """Read a file that may come from anybody: nothing in it is run.
 
     Raises:
-        InputError: no such file; one that is no checkpoint (and what it looks like); a damaged one;
-            or one that names anything that checkpoints do not need.
+        InputError: no such file; a folder or a file that is no checkpoint (and what it is); a damaged
+            one; or one that names anything that checkpoints do not need.
     """
     path = os.fspath(path)
+    if os.path.isdir(path):
+        raise InputError(f"{path} {other_kinds.folder(Path(path))}")
     try:
         with open(path, "rb", opener=open_without_waiting) as file:
+            if reason := other_kinds.by_name(Path(path)):
+                raise InputError(f"{path} {reason}")
             return read_open_file(file, path)
     except OSError as error:
-        hint = "give the file itself" if os.path.isdir(path) else "check the path"
-        raise InputError(f"cannot read {path}: {error.strerror or error}; {hint}") from error
+        raise InputError(
+            f"cannot read {path}: {error.strerror or error}; check the path"
+        ) from error
 
 
 def read_open_file(file, name: str) -> Checkpoint:
@@ -85,44 +91,12 @@ def _read(data: mmap.mmap) -> tuple[str, object, tuple[str, ...], Mapping[str, s
     if data[:4] == b"PK\x03\x04":
         return "torch-zip", *read_zip(data), {}
     if data[:1] != b"\x80":
-        raise Refused(_looks_like(data[:512]))
+        raise Refused(other_kinds.looks_like(data[:512]))
     machine = Machine(data, 0, len(data))
     content = machine.load()
     if type(content) is int and content == LEGACY_MAGIC:
         return "torch-legacy", *read_legacy(data, machine.end), {}
     return "pickle", content, tuple(sorted(machine.foreign)), {}
-
-
-def _looks_like(head: bytes) -> str:
-    """What a file that is no checkpoint seems to be, and the mend."""
-    start = head.lstrip().lower()
-    for signature, reason in (
-        (
-            b"<",
-            "is a web page (HTML or XML), not a checkpoint: the address gave an error or a log-in",
-        ),
-        (b"version https://git-lfs", "is a Git LFS pointer, not the file: run `git lfs pull`"),
-        (b"\x1f\x8b", "is compressed by gzip: unpack it first and give the file inside"),
-        (b"bzh", "is compressed by bzip2: unpack it first and give the file inside"),
-        (b"\xfd7zxz", "is compressed by xz: unpack it first and give the file inside"),
-        (b"pk\x05\x06", "is an empty zip archive: get it again"),
-        (b"\x89hdf", "is an HDF5 file, which is not read: give the PyTorch checkpoint"),
-        (
-            b"\x93numpy",
-            "is a .npy file, as BYOL's and DetCon's of JAX's time, which holds a pickle that only its "
-            "own code can build: save its arrays as a PyTorch state_dict(), or give a PyTorch file",
-        ),
-    ):
-        if start.startswith(signature):
-            return reason
-    if head[257:262] == b"ustar":
-        return (
-            "is a tar archive: unpack it, or, if torch before 0.1.10 wrote it, load it with an old "
-            "torch and save its state_dict() again"
-        )
-    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
-        return "is a text file, not a checkpoint: get it again"
-    return "is not a PyTorch checkpoint nor a pickle of arrays: it is damaged or of another kind"
 
 
 def provenance_of(checkpoint: Checkpoint) -> Mapping[str, object]:

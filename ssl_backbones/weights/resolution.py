@@ -235,7 +235,7 @@ def _loadable(path: Path) -> str:
     """`path` itself if the trainer can load it, else its converted copy."""
     from ..conversion.reading import read_checkpoint
 
-    if not path.is_file():
+    if not path.exists():
         names = ", ".join(SSLWeightsHandler.PREFIX + name for name in NAMED_WEIGHTS)
         raise InputError(f"no file at {path} to start from; give a checkpoint file, or {names}")
     if _is_for_detectron2(read_checkpoint(path).content):

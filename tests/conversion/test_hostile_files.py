@@ -155,6 +155,7 @@ def test_payloads_deep_in_a_checkpoint_are_named(tmp_path, marker, container):
         b"\x80\x02]K\x02\x85R.",
         b"\x80\x02}K\x02\x85\x81.",
         b"\x80\x02cnumpy\nndarray\nK\x02\x85\x81.",
+        b"\x80\x02ctorch._utils\n_rebuild_wrapper_subclass\n)R.",
         b"\x80\x02ctorch\nFloatStorage\nK\x02\x85R.",
         # wrong arguments for what may be called
         b"\x80\x02ccollections\nOrderedDict\nK\x02\x85R.",

@@ -326,6 +326,7 @@ BAD_INPUTS = {
     "a web page": (lambda: b"<!DOCTYPE html>\n<html><body>Not found</body></html>\n", "web page"),
     "text": (lambda: b"404: Not Found\n", "text file"),
     "a Git LFS pointer": (lambda: b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "ONNX": (lambda: b"\x08\x09\x12\x07pytorch\x1a\x062.14.1:", "is ONNX"),
     "a truncated zip": (lambda: saved(moco(narrow_state()))[:-500], "truncated"),
     "a truncated legacy file": (lambda: saved(moco(narrow_state()), **LEGACY)[:-3], "truncated"),
     "a Vision Transformer": (
@@ -357,6 +358,16 @@ def test_bad_input_gives_one_line(convert, tmp_path, name):
     make, says = BAD_INPUTS[name]
     assert_refused(convert(make(), "--no-verify"), says)
     assert os.listdir(tmp_path) == ["source.pth.tar"]
+
+
+def test_parts_of_a_checkpoint(run_tool, benign, tmp_path):
+    """By their names, which the bytes in `BAD_INPUTS` do not have: a shard, and a folder."""
+    shard = tmp_path / "pytorch_model-00001-of-00002.bin"
+    shard.write_bytes(benign)
+    for path in (shard, tmp_path):
+        for words in (["inspect", str(path)], [str(path), str(tmp_path / "model.pkl")]):
+            assert_refused(run_tool(TOOL, *words), "checkpoint in several files")
+    assert os.listdir(tmp_path) == [shard.name]
 
 
 def test_bad_paths_and_options(run_tool, convert, benign, tmp_path):

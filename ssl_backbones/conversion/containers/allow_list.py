@@ -345,8 +345,15 @@ CONSTRUCTORS: dict[str, Callable] = {
     "numpy._core.numeric._frombuffer": _numpy_array_from_buffer,
 }
 
-# Named as an argument of the above or as a type that omegaconf notes, never called.
-_OPERANDS = {"numpy.ndarray", "torch.Tensor", "torch.nn.parameter.Parameter", "typing.Any"} | {
+# Named as an argument of the above or as a type that omegaconf notes, never called. The last one
+# stands before the class of a tensor, such as DTensor, and that name says more.
+_OPERANDS = {
+    "numpy.ndarray",
+    "torch.Tensor",
+    "torch.nn.parameter.Parameter",
+    "typing.Any",
+    "torch._utils._rebuild_wrapper_subclass",
+} | {
     f"{module}.{name}"
     for module in BUILTINS
     for name in ("dict", "list", "tuple", "str", "unicode", "int", "long", "float", "bool")

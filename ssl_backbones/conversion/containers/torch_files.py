@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from . import Refused, flat_array, itemsize
+from . import Refused, flat_array, itemsize, other_kinds
 from .allow_list import Storage
 from .unpickling import Machine
 
@@ -27,10 +27,10 @@ def read_zip(data: mmap.mmap) -> tuple[object, tuple[str, ...]]:
     entries = _zip_entries(data)
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
-        raise Refused("is a zip archive but not a PyTorch checkpoint: unpack it and give the file")
+        raise Refused(other_kinds.archive(entries))
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in entries:
-        raise Refused("is a TorchScript program, not a checkpoint; save the model's state_dict()")
+        raise Refused(other_kinds.torchscript(data, entries[pickles[0]]))
     if None in entries.values():
         raise Refused(
             "is a compressed or encrypted zip archive, which PyTorch does not write: unpack it and "

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 
 from ...errors import format_name
-from . import Refused
+from . import Refused, other_kinds
 from .allow_list import (
     ATTRIBUTE_LOOKUPS,
     CONSTRUCTORS,
@@ -189,6 +189,8 @@ class Machine:
                 "which only its own code can build: nothing of it was run; load it where it was "
                 "made, and save its arrays as a PyTorch state_dict()"
             )
+        elif not is_known(text) and (reason := other_kinds.pickle_of(text)):
+            raise Refused(reason)
         elif not is_known(text):
             raise _not_needed(text)
         self._push(GlobalName(text))
