@@ -183,7 +183,9 @@ def _add_origin(table: Table, origin: Mapping[str, object]) -> None:
         )
         assumed = " (assumed: nothing in the file says it)" if convention.get("assumed") else ""
         stride = ", strides in the 1x1" if convention.get("stride_in_1x1") is True else ""
-        table.add_row("input", f"{convention.get('format')}, mean {mean}, std {std}{stride}{assumed}")
+        table.add_row(
+            "input", f"{convention.get('format')}, mean {mean}, std {std}{stride}{assumed}"
+        )
     else:
         table.add_row("input", "not recorded: as in the detector's own config")
     for field, text in origin.get("input_stated_by", {}).items():

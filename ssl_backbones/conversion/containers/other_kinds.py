@@ -74,10 +74,10 @@ def by_name(path: Path) -> str | None:
     """Why a file of this name is no checkpoint by itself, whatever is in it; None of another name."""
     name = path.name
     beside = _names_in(path.parent) if name == "latest" or name.startswith("mp_rank_") else []
+    if name == "latest" and "zero_to_fp32.py" in beside:
+        return _DEEPSPEED
     # Weights in half precision, and whole: read where nothing better lies beside them.
     if name != "latest" and any(other.endswith("_optim_states.pt") for other in beside):
-        return _DEEPSPEED
-    if name == "latest" and "zero_to_fp32.py" in beside:
         return _DEEPSPEED
     return _shard(name) or _first(name, _PARTS + _OTHERS)
 
@@ -201,9 +201,8 @@ def archive(names: Collection[str]) -> str:
 
 def torchscript(data: mmap.mmap, pickled: slice | None) -> str:
     """What a TorchScript archive is, by where the pickle of its module lies, if in plain bytes."""
-    if (
-        pickled and data.find(b"attnpool", pickled.start, pickled.stop) >= 0
-    ):  # of the ResNets that OpenAI published in this form
+    # CLIP's ResNets, which OpenAI published in this form.
+    if pickled and data.find(b"attnpool", pickled.start, pickled.stop) >= 0:
         return (
             "is a TorchScript program of CLIP's ResNet, whose stem of three convolutions is not "
             "Detectron2's: give a file that was pretrained with a plain ResNet or ResNeXt"
