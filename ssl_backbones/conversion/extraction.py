@@ -297,6 +297,8 @@ def from_pretraining(
             raise
         raise InputError(f"{error.what}; {among}" if among else f"{error}; {elsewhere}") from error
     said = stated(checkpoint, backbone)
+    if "stride_in_1x1" not in said.input:
+        _refuse_folded_norms(backbone)
     origin = {
         "method": found.method,
         "layout": found.layout.name,
@@ -310,6 +312,25 @@ def from_pretraining(
     if "pixel_mean" in said.input:
         origin["input"].pop("assumed", None)
     return Loaded(checkpoint, backbone, origin, found)
+
+
+def _refuse_folded_norms(backbone: Backbone) -> None:
+    """Refuse batch norms of scales and shifts alone, of which only Caffe2's networks are known.
+
+    mmdet's tools/model_converters/detectron2pytorch.py writes their statistics as 0 and 1.
+    """
+
+    def is_all(part: str, value: float) -> bool:
+        held = (array for name, array in backbone.tensors.items() if name.endswith(part))
+        return all((array == value).all() for array in held)
+
+    is_folded = is_all(".running_mean", 0) and is_all(".running_var", 1)
+    if is_folded and not (is_all("bn1.weight", 1) and is_all("bn1.bias", 0)):
+        raise InputError(
+            "holds batch norms without statistics (mean 0 and variance 1 in all), as networks out of Caffe2 "
+            "have; their strides lie in the 1x1 and their images are BGR, which nothing in the file says: "
+            "give Detectron2's own file of it, such as detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+        )
 
 
 def _input(found: Identified, architecture: Architecture) -> dict[str, object]:

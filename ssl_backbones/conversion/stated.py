@@ -7,7 +7,8 @@ nothing; the files beside it, which a user can mend, are refused then.
 
 Sources: OpenMMLab's mmcv runner/checkpoint.py and mmengine runner/runner.py (`meta`), mmdet
 models/backbones/resnet.py (`style`), mmpretrain models/utils/data_preprocessor.py; Hugging Face's
-models/resnet/modeling_resnet.py, image_processing_utils.py; timm models/_hub.py (config.json).
+models/resnet/modeling_resnet.py, image_processing_utils.py; timm models/_hub.py (config.json),
+models/resnet.py, train.py and utils/checkpoint_saver.py (`arch`, `args`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError, format_name
 from ..hashing import open_without_waiting
 from .config_text import UNKNOWN, read_config
+from .containers.allow_list import Foreign
 from .reading import Checkpoint, provenance_of
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ def stated(checkpoint: Checkpoint, backbone: Backbone) -> Stated:
     statements = [
         *_own(checkpoint),
         *_openmmlab(checkpoint.content, backbone),
+        *_timm_training(checkpoint.content),
         *_beside(texts, backbone),
     ]
     channels = _in_channels(backbone)
@@ -146,6 +149,21 @@ def _own(checkpoint: Checkpoint) -> Iterator[Statement]:
     yield from _statistics(recorded.get("pixel_mean"), recorded.get("pixel_std"), where)
     for field in ("format", "stride_in_1x1"):
         yield Statement(field, recorded.get(field), where)
+
+
+# In the file: what timm's training notes
+
+
+def _timm_training(content: object) -> Iterator[Statement]:
+    """The network's name, as PyTorch's ImageNet example notes it too, and a mean of the user's own."""
+    arch = content.get("arch") if isinstance(content, dict) else None
+    if not isinstance(arch, str):
+        return
+    _refuse_blurred(arch, "arch in it")
+    arguments = content.get("args")
+    if isinstance(arguments, Foreign) and arguments.attributes.get("model") == arch:
+        mean, std = (arguments.attributes.get(name) for name in ("mean", "std"))
+        yield from _statistics(mean, std, "args (mean, std)", 255.0)
 
 
 # In the file: OpenMMLab's configs
@@ -237,12 +255,16 @@ def _refuse_other_networks(config: Mapping, where: str) -> None:
 
 def _images(config: Mapping, where: str) -> Iterator[Statement]:
     model = config.get("model")
-    for place, holder in (("model.", model), ("", config)):
-        found = holder.get("data_preprocessor") if isinstance(holder, dict) else None
+    for place, holder, name in (
+        ("model.", model, "data_preprocessor"),
+        ("", config, "data_preprocessor"),
+        ("", config, "preprocess_cfg"),  # mmcls and mmselfsup before their 1.0
+    ):
+        found = holder.get(name) if isinstance(holder, dict) else None
         if isinstance(found, dict) and isinstance(found.get("data_preprocessor"), dict):
             found = found["data_preprocessor"]  # of several branches
         if isinstance(found, dict) and found.get("mean") is not None:
-            yield from _preprocessor(found, f"{where} ({place}data_preprocessor)")
+            yield from _preprocessor(found, f"{where} ({place}{name})")
             return
     trained_on = [config.get(name) for name in ("data", "train_dataloader", "train_pipeline")]
     normalised = [found for found in _dicts(trained_on) if found.get("type") == "Normalize"]
@@ -270,7 +292,8 @@ def _normalize(found: Mapping, where: str) -> Iterator[Statement]:
 
 # Beside the file: Hugging Face's and timm's
 
-_CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
+_CONFIG, _PREPROCESSOR = TEXT_NAMES = ("config.json", "preprocessor_config.json")
+"""The only files beside a checkpoint that are ever read."""
 
 
 def texts_beside(checkpoint: Checkpoint) -> dict[str, Text]:
@@ -281,17 +304,33 @@ def texts_beside(checkpoint: Checkpoint) -> dict[str, Text]:
     """
     content = checkpoint.content if type(checkpoint.content) is dict else {}
     keys = {key for key in content if type(key) is str}
+    inside = (key for value in content.values() if type(value) is dict for key in value)
     folder = Path(checkpoint.path).parent
-    if any(f".{key}".endswith(".embedder.embedder.convolution.weight") for key in keys):
+    if any(f".{key}".endswith(_HUGGING_FACE_STEM) for key in (*keys, *inside)):
         return _hugging_face_texts(folder)
-    if {"conv1.weight", "layer4.0.conv1.weight"} <= keys:
+    if any(f"{prefix}layer4.0.conv1.weight" in keys for prefix in _TIMM_PREFIXES):
         try:
             text = _read_json(folder / _CONFIG)
         except InputError:  # anybody's: torchvision's names are no project's alone
             return {}
-        if text is not None and isinstance(text.content.get("pretrained_cfg"), dict):
+        if text is not None and _timm_config(text.content) is not None:
             return {_CONFIG: text}
     return {}
+
+
+_HUGGING_FACE_STEM = ".embedder.embedder.convolution.weight"
+_TIMM_PREFIXES = ("", "timm_model.")
+"""Of a network of timm's in timm's own files, and in those of Hugging Face's wrapper of it."""
+
+
+def _timm_config(config: Mapping) -> Mapping | None:
+    """What a config.json of timm's says of the images; None where it is another library's."""
+    trained = config.get("pretrained_cfg")
+    if isinstance(trained, dict):
+        return trained
+    # Its first form, which has no part for it.
+    is_timm = isinstance(config.get("architecture"), str) and "mean" in config and "std" in config
+    return config if is_timm else None
 
 
 def _hugging_face_texts(folder: Path) -> dict[str, Text]:
@@ -303,11 +342,9 @@ def _hugging_face_texts(folder: Path) -> dict[str, Text]:
 
 
 def _resnet_config(config: Mapping) -> Mapping | None:
-    """The part of a config.json that describes a ResNet: all of it, or a detector's backbone."""
-    for part in (config, config.get("backbone_config")):
-        if isinstance(part, dict) and part.get("model_type") == "resnet":
-            return part
-    return None
+    """The part of a config.json that describes a ResNet: all of it, or a larger model's backbone."""
+    parts = (part for part in _dicts(config) if part.get("model_type") == "resnet")
+    return next(parts, None)
 
 
 def _read_json(path: Path) -> Text | None:
@@ -345,8 +382,8 @@ def _unreadable(path: Path, reason: str) -> InputError:
 def _beside(texts: Mapping[str, Text], backbone: Backbone) -> Iterator[Statement]:
     if _CONFIG in texts:
         config = texts[_CONFIG].content
-        if isinstance(config.get("pretrained_cfg"), dict):
-            yield from _timm(config)
+        if (trained := _timm_config(config)) is not None:
+            yield from _timm(config, trained)
         elif resnet := _resnet_config(config):
             yield from _hugging_face(resnet, backbone)
     if _PREPROCESSOR in texts:
@@ -394,14 +431,25 @@ def _processor(config: Mapping) -> Iterator[Statement]:
         yield Statement("format", "BGR", f"{_PREPROCESSOR} (do_flip_channel_order)")
 
 
-def _timm(config: Mapping) -> Iterator[Statement]:
-    name = config.get("architecture")
-    if isinstance(name, str) and name.startswith(("resnetblur", "resnetaa")):
-        raise InputError(
-            f"is timm's {_quoted(name)}, as config.json beside it says: it blurs before each stride, which "
-            "no ResNet of Detectron2's does and no tensor shows; give a plain resnet50"
-        )
-    trained = config["pretrained_cfg"]
+def _timm(config: Mapping, trained: Mapping) -> Iterator[Statement]:
+    if isinstance(config.get("architecture"), str):
+        _refuse_blurred(config["architecture"], f"{_CONFIG} beside it")
+    arguments = config.get("model_args")
+    for name, usual in (("output_stride", 32), ("act_layer", "relu"), ("aa_layer", None)):
+        value = arguments.get(name, usual) if isinstance(arguments, dict) else usual
+        if value not in (usual, "", None):
+            raise InputError(
+                f"is of a network that Detectron2 does not have: {_CONFIG} beside it says {name} is "
+                f"{_quoted(value)}, and no tensor shows it; give one that was pretrained without"
+            )
     yield from _statistics(
         trained.get("mean"), trained.get("std"), f"{_CONFIG} (pretrained_cfg)", 255.0
     )
+
+
+def _refuse_blurred(name: str, where: str) -> None:
+    if name.startswith(("resnetblur", "resnetaa")):
+        raise InputError(
+            f"is timm's {_quoted(name)}, as {where} says: it blurs before each stride, which no ResNet of "
+            "Detectron2's does and no tensor shows; give a plain resnet50"
+        )

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import textwrap
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -355,6 +356,100 @@ def test_openmmlabs_images(openmmlab, text, expected):
 def test_hugging_faces_processor(hugging_face, changes, expected):
     path = hugging_face(RESNET_CONFIG, PROCESSOR | changes)
     assert said_of(path) == IMAGENET_INPUT | expected
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_openmmlabs_images_before_its_1_0(openmmlab, flag):
+    """mmcls 1.0.0rc, configs/_base_/datasets/imagenet_bs32.py."""
+    text = f"preprocess_cfg = dict(mean=[1, 2, 3], std=[4, 5, 6], to_rgb={flag})"
+    expected = {"pixel_mean": [1, 2, 3], "pixel_std": [4, 5, 6], "format": "RGB" if flag else "BGR"}
+    assert said_of(openmmlab(text)) == IMAGENET_INPUT | expected
+
+
+@pytest.mark.parametrize("part", ["vision_config", "backbone_config"])
+def test_a_config_of_a_larger_model_is_of_the_resnet_in_it(hugging_face, part):
+    config = {"model_type": "other", part: RESNET_CONFIG | {"downsample_in_bottleneck": True}}
+    assert said_of(hugging_face(config, prefix="net."), prefix="net.")["stride_in_1x1"] is True
+
+
+def test_a_config_is_of_the_network_inside_a_training_file_too(tmp_path, plain):
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": hugging_face_state(plain, "model.resnet.")}, path)
+    config = RESNET_CONFIG | {"downsample_in_bottleneck": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert said_of(path, prefix="model.resnet.")["stride_in_1x1"] is True
+
+
+def test_timms_first_config(tmp_path, plain):
+    """timm models/_hub.py, `load_model_config_from_hf`: the old form has no `pretrained_cfg`."""
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(state_of(plain), path)
+    config = {"architecture": "resnet50", "num_classes": 10, "mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    halves = {"pixel_mean": [127.5] * 3, "pixel_std": [127.5] * 3}
+    assert said_of(path) == IMAGENET_INPUT | halves
+
+
+def test_hugging_faces_wrapper_of_timm(tmp_path, plain):
+    path = tmp_path / "model.safetensors"
+    save_file(state_of(plain, "timm_model."), path)
+    config = {"architecture": "resnetaa50", "model_type": "timm_wrapper"}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"pretrained_cfg": {}}))
+    assert "is timm's resnetaa50" in refusal(path, prefix="timm_model.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"output_stride": 16}, "output_stride is 16"),
+        ({"act_layer": "gelu"}, "act_layer is gelu"),
+        ({"aa_layer": "blur"}, "aa_layer is blur"),
+        ({"output_stride": 32, "act_layer": "relu", "aa_layer": "", "drop_rate": 0.1}, None),
+    ],
+)
+def test_timms_arguments_that_no_tensor_shows(tmp_path, plain, arguments, says):
+    path = tmp_path / "model.safetensors"
+    save_file(state_of(plain), path)
+    config = {"architecture": "resnet50", "model_args": arguments, "pretrained_cfg": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if says:
+        assert f"config.json beside it says {says}, and no tensor shows it" in refusal(path)
+    else:
+        assert said_of(path) == IMAGENET_INPUT
+
+
+def test_timms_training_notes_its_network_and_its_mean(tmp_path, plain):
+    """utils/checkpoint_saver.py: `arch`, and the command line's `args`."""
+    path = tmp_path / "last.pth.tar"
+
+    def save(arch: str, **arguments: object) -> None:
+        state = state_of(plain) | {"fc.weight": torch.zeros(2, 256), "fc.bias": torch.zeros(2)}
+        args = Namespace(model=arch, **arguments)
+        content = {"epoch": 1, "arch": arch, "state_dict": state, "version": 2, "args": args}
+        torch.save(content | {"optimizer": {}}, path)
+
+    save("resnet50", mean=None, std=None)
+    assert said_of(path) == IMAGENET_INPUT
+    save("resnet50", mean=[0.5] * 3, std=[0.5] * 3)
+    halves = {"pixel_mean": [127.5] * 3, "pixel_std": [127.5] * 3}
+    assert said_of(path) == IMAGENET_INPUT | halves
+    save("resnetblur50")
+    assert "is timm's resnetblur50, as arch in it says" in refusal(path)
+
+
+def test_batch_norms_out_of_caffe2_are_refused(tmp_path, plain):
+    """mmdet's tools/model_converters/detectron2pytorch.py writes 0 and 1 for their statistics."""
+    state = {
+        name: torch.full_like(tensor, name.endswith("var")) if ".running_" in name else tensor
+        for name, tensor in state_of(plain).items()
+    }
+    path = tmp_path / "resnet50_msra.pth"
+    torch.save({"state_dict": state}, path)
+    assert "batch norms without statistics" in refusal(path)
+    assert "detectron2://ImageNetPretrained/MSRA/R-50.pkl" in refusal(path)
+    cfg = "model = dict(backbone=dict(type='ResNet', style='caffe'))"
+    torch.save({"state_dict": state, "meta": {"cfg": cfg}}, path)
+    assert said_of(path)["stride_in_1x1"] is True
 
 
 def test_timms_config(tmp_path, plain):
