@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -279,7 +281,17 @@ def _converted(
     def convert_to(copy: Path) -> None:
         from ..conversion import convert
 
-        convert(source, copy, selfsup=selfsup, force=True, sha256=sha256, published_in=published_in)
+        try:
+            convert(
+                source, copy, selfsup=selfsup, force=True, sha256=sha256, published_in=published_in
+            )
+        except InputError as error:
+            if re.search(r"--(prefix|selfsup|branch)\b", str(error)) is None:
+                raise
+            raise InputError(
+                f"{error}; that is an option of tools/convert_checkpoint.py: convert the file by it and "
+                "start from the result"
+            ) from error
         if _last_written(source) != written or _text_beside(source) != text:
             copy.unlink(missing_ok=True)
             raise InputError(f"{source} changed while it was read: start again when it is complete")
@@ -299,8 +311,10 @@ def _key(sha256: str, published_in: Mapping[str, str]) -> str:
 def _text_beside(source: Path) -> str:
     """The fingerprint of the text beside a raw file that its conversion reads; "" where there is none."""
     from ..conversion.reading import naming, read_checkpoint
-    from ..conversion.stated import texts_beside
+    from ..conversion.stated import TEXT_NAMES, texts_beside
 
+    if not any(os.path.lexists(source.with_name(name)) for name in TEXT_NAMES):
+        return ""  # most folders; the checkpoint is read for nothing else
     checkpoint = read_checkpoint(source)
     with naming(source):
         texts = texts_beside(checkpoint)

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torchvision.models.resnet import Bottleneck
 
 from ssl_backbones import __version__, hashing
+from ssl_backbones.conversion.reading import read_checkpoint
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.engine.launching.world import World
 from ssl_backbones.engine.settling import settle
@@ -317,6 +318,20 @@ def test_a_copy_goes_by_the_text_beside_its_source(hugging_face_folder, cache):
     assert len({first, second, *map(str, cache.folder.glob("converted/*.pkl"))}) == 2
 
 
+def test_a_file_without_text_beside_it_is_read_once_at_a_start(
+    filled, filled_cache, moco_file, monkeypatch
+):
+    reads = []
+
+    def counted(path):
+        reads.append(path)
+        return read_checkpoint(path)
+
+    monkeypatch.setattr("ssl_backbones.conversion.reading.read_checkpoint", counted)
+    assert resolve(str(moco_file)) == str(filled_cache.converted(filled.sha256))
+    assert len(reads) == 1
+
+
 def test_a_copy_of_an_earlier_conversion_is_not_used_again(filled, filled_cache, moco_file):
     """It is left where it is: another version of this package may share the folder."""
     copy = filled_cache.converted(filled.sha256)
@@ -326,6 +341,16 @@ def test_a_copy_of_an_earlier_conversion_is_not_used_again(filled, filled_cache,
     assert filled_cache.converted(filled.sha256) is None
     assert resolve(str(moco_file)) == str(copy)
     assert old.stat().st_ino == before.st_ino and old.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_file_that_needs_an_option_is_sent_to_the_converter(cache, tmp_path):
+    """The trainer has no --prefix."""
+    torch.manual_seed(0)
+    network = trained(Narrow(Bottleneck, [3, 4, 6, 3]))
+    state = {f"trunk.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"net": state}, tmp_path / "own.pth")
+    message = refusal(resolve, str(tmp_path / "own.pth"))
+    assert "with --prefix 'net/trunk.'; that is an option of tools/convert_checkpoint.py" in message
 
 
 def test_text_that_changes_during_the_conversion_is_noticed(
