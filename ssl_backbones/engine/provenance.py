@@ -16,6 +16,9 @@ from ..modeling.architectures import WIDTHS, config_line
 from ..modeling.resnet import build_resnet
 from ..weights.resolution import resolve
 
+_ORDER_READERS = ("dataloader.train.mapper.image_format", "dataloader.test.mapper.image_format")
+"""What must say the order of `model.input_format` too."""
+
 
 def check_weights(cfg: DictConfig, eval_only: bool) -> dict[str, Any]:
     given = cfg.train.init_checkpoint or ""
@@ -53,6 +56,10 @@ def check_provenance(provenance: Mapping[str, Any], cfg: DictConfig) -> None:
     resnet = resnet_key(cfg)
     _check_channels(provenance, source, OmegaConf.select(cfg, resnet))
     block = f"{resnet}.stages" if OmegaConf.select(cfg, f"{resnet}.stages") else resnet
+    # Both constructors put it into the 3x3 unless they are told.
+    unsaid = (
+        {f"{block}.stride_in_1x1": False} if _architecture(OmegaConf.select(cfg, resnet)) else {}
+    )
     pairs = (
         ("channel order", trained.get("format"), "model.input_format"),
         ("pixel mean", trained.get("pixel_mean"), "model.pixel_mean"),
@@ -65,14 +72,19 @@ def check_provenance(provenance: Mapping[str, Any], cfg: DictConfig) -> None:
             "model.roi_heads.res5.stride_in_1x1",
         ),
     )
+    disagreements, mends = [], []
     for what, theirs, key in pairs:
-        ours = OmegaConf.select(cfg, key)
+        ours = OmegaConf.select(cfg, key, default=unsaid.get(key))
         ours = list(ours) if isinstance(ours, ListConfig) else ours
         if theirs is not None and ours is not None and theirs != ours:
-            raise InputError(
-                f"{what} disagrees: {source} was trained with {theirs}, the config has {key}={ours}; use "
-                f"{key}={theirs} or other weights"
+            disagreements.append(
+                f"{what} disagrees: {source} was trained with {theirs}, the config has {key}={ours}"
             )
+            readers = _ORDER_READERS if key == "model.input_format" else ()
+            for place in (key, *(one for one in readers if OmegaConf.select(cfg, one))):
+                mends.append(f"{place}={theirs}".replace(", ", ","))  # one word of a shell's each
+    if mends:
+        raise InputError(f"{'; '.join(disagreements)}; use {' '.join(mends)} or other weights")
     _check_architecture(provenance, source, OmegaConf.select(cfg, resnet))
 
 

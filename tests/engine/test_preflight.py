@@ -134,6 +134,19 @@ def test_weights_trained_on_other_inputs_are_refused(load, weights, changes, mes
         preflight.check(load(f"train.init_checkpoint={weights(**changes)}"), ONE_PROCESS)
 
 
+def test_all_that_disagrees_is_named_with_overrides_that_mend_it(load, weights):
+    """As of an OpenMMLab file of style='caffe': order, mean, deviation and stride, in one line."""
+    caffe = {"format": "BGR", "pixel_mean": [103.53, 116.28, 123.675], "pixel_std": [1.0] * 3}
+    given = f"train.init_checkpoint={weights(**caffe, stride_in_1x1=True)}"
+    with pytest.raises(InputError) as caught:
+        preflight.check(load(given), ONE_PROCESS)
+    message = str(caught.value)
+    assert message.count("disagrees") == 4 and "\n" not in message
+    overrides = message.split("; use ")[1].removesuffix(" or other weights").split(" ")
+    assert len(overrides) == 6  # the readers of images have an order each
+    preflight.check(load(given, *overrides), ONE_PROCESS)
+
+
 RESNEXT = {
     "name": "resnext50_32x4d",
     "depth": 50,
@@ -215,6 +228,18 @@ def test_the_stride_is_compared_in_both_forms(load):
     cfg = with_our_backbone(load(), stride_in_1x1=True)
     with pytest.raises(InputError, match=r"bottom_up\.stride_in_1x1=True; use"):
         check_provenance(of(RESNET50), cfg)
+
+
+def test_a_stride_that_the_config_does_not_say_is_compared(load):
+    """Both constructors put it into the 3x3 then."""
+    weights = of(RESNET50)
+    weights["input"]["stride_in_1x1"] = True
+    with pytest.raises(InputError, match=r"has .*bottom_up\.stride_in_1x1=False; use"):
+        check_provenance(weights, with_our_backbone(load()))
+    cfg = load()
+    del cfg.model.backbone.bottom_up.stages.stride_in_1x1
+    with pytest.raises(InputError, match=r"has .*stages\.stride_in_1x1=False; use"):
+        check_provenance(weights, cfg)
 
 
 @pytest.fixture
