@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ..errors import InputError, format_name
 from .containers import other_kinds
 from .layouts import (
+    ASSUMED_INPUT,
     HAIKU,
     LAYOUTS,
     OTHER_NETWORKS,
@@ -292,6 +293,7 @@ def _at_prefix(content: dict, prefix: str, selfsup: str) -> Identified:
         prefix=place.prefix,
         signature=(),
         renames=place.renames,
+        input=ASSUMED_INPUT,
     )
     found = _look(File(content), layout, Network("", place.container, place.prefix), None)
     return replace(found, stages_only=True)

@@ -603,7 +603,7 @@ LAYOUTS = (
         source="https://github.com/facebookresearch/VICRegL: main_vicregl.py, utils.py, resnet.py",
         container=("model",),
         prefix="backbone.",
-        signature=("backbone", "classifier"),
+        signature=("backbone", "classifier.weight"),
         closed=True,
         drops={
             "projector": _PROJECTOR,
@@ -1209,7 +1209,7 @@ LAYOUTS = (
         name="solo-learn",
         source="https://github.com/vturrisi/solo-learn: solo/methods/base.py and the methods' files",
         prefix="backbone.",
-        signature=("backbone", "classifier"),
+        signature=("backbone", "classifier.weight"),
         absent=("encoder", "maps_projector"),
         other=Network("momentum", ("state_dict",), "momentum_backbone."),
     ),
@@ -1218,7 +1218,7 @@ LAYOUTS = (
         name="solo-learn-old",
         source="https://github.com/vturrisi/solo-learn: solo/methods/base.py before 2022; main_linear.py",
         prefix="encoder.",
-        signature=("encoder", "classifier"),
+        signature=("encoder", "classifier.weight"),
         absent=("backbone",),
         other=Network("momentum", ("state_dict",), "momentum_encoder."),
     ),
@@ -1498,6 +1498,9 @@ OTHER_NETWORKS = {
     "**.encoder1": _HALVES,
     "**.l_to_ab": _HALVES,
     "**.conv1_v1": _HALVES,
+    "**.conv*.parametrizations": "a network whose weights are computed from others (torch's parametrize)",
+    "**.conv*.weight_orig": "a pruned network (torch.nn.utils.prune) that still has its masks",
+    "**.conv*.weight_g": "a network whose weights are normalised (torch's weight_norm)",
     "**.stem.0": "a ResNet with a deep stem (ResNetV1c or V1d)",
 }
 """Names that give away a network that is no ResNet, and what it is. What differs from a ResNet in a few

@@ -23,6 +23,7 @@ WRAPPERS = {
     "module": "DataParallel, DistributedDataParallel, AveragedModel",
     "_orig_mod": "torch.compile",
     "_fsdp_wrapped_module": "FullyShardedDataParallel",
+    "_fpw_module": "FullyShardedDataParallel of torch 1.12",
     "_checkpoint_wrapped_module": "activation checkpointing",
     "_forward_module": "Lightning Fabric",
 }

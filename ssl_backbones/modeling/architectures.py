@@ -238,7 +238,10 @@ def _variant(shapes: Shapes) -> str | None:
         if name.endswith("downsample.1.weight") and len(shape) == 4:
             return "a ResNet whose shortcuts pool first (as timm's resnet50d)"
     if "bn1.weight" in shapes and not any(name.endswith("running_mean") for name in shapes):
-        return "a ResNet without batch norm statistics (another norm, such as group norm)"
+        return (
+            "a ResNet without batch norm statistics (another norm, such as group norm, or saved by "
+            "named_parameters())"
+        )
     return None
 
 

@@ -90,12 +90,15 @@ def test_dtypes_without_a_storage_class(tmp_path, container):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: torch.eye(3).to_sparse(), "_rebuild_sparse_tensor"),
-        (lambda: torch.eye(3).to_sparse_csr(), "_rebuild_sparse_tensor"),
-        (lambda: torch.quantize_per_tensor(BASE, 0.1, 0, torch.quint8), "_rebuild_qtensor"),
-        (lambda: BASE.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (lambda: torch.eye(3).to_sparse(), "sparse tensors: save each one's .to_dense()"),
+        (lambda: torch.eye(3).to_sparse_csr(), "sparse tensors"),
+        (lambda: torch.quantize_per_tensor(BASE, 0.1, 0, torch.quint8), "quantized tensors"),
+        (
+            lambda: BASE.to(torch.float8_e4m3fn),
+            "float8), which are not read: save each tensor's .float()",
+        ),
         (lambda: BASE.to(torch.complex32), "complex32"),
-        (lambda: torch.ones(3, device="meta"), "_rebuild_meta_tensor"),
+        (lambda: torch.ones(3, device="meta"), "on the meta device, without numbers"),
         (lambda: torch.complex(BASE, BASE).conj(), "lazy conjugate"),
         (lambda: torch._neg_view(BASE), "lazy conjugate or sign"),
         (lambda: torch.nested.nested_tensor([BASE, BASE]), "_rebuild_nested_tensor"),

@@ -222,6 +222,11 @@ _PACKAGES = {
     "torch.distributed._tensor.": f"holds sharded tensors (FSDP2's DTensor), {_FULL_STATE_DICT}",
     "torch.distributed._shard.": f"holds sharded tensors (FSDP1's ShardedTensor), {_FULL_STATE_DICT}",
     "deepspeed.": _DEEPSPEED,
+    "torch._utils._rebuild_meta_tensor": "holds tensors on the meta device, without numbers: "
+    "give the file that its weights were saved to",
+    "torch._utils._rebuild_sparse_tensor": "holds sparse tensors: save each one's .to_dense()",
+    "torch.float8_": "holds numbers of 8 bits (float8), which are not read: save each tensor's .float()",
+    "torch._utils._rebuild_qtensor": "holds quantized tensors: give the weights that were trained",
 }
 
 

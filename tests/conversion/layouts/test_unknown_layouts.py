@@ -36,7 +36,7 @@ def shapes_of(build, prefix: str = "") -> dict[str, torch.Tensor]:
     with torch.device("meta"):
         network = build()
     return {
-        f"{prefix}{name}": torch.zeros(1).expand(tensor.shape)
+        f"{prefix}{name}": torch.zeros(()).expand(tensor.shape)
         for name, tensor in network.state_dict().items()
     }
 
@@ -218,6 +218,37 @@ def test_variants_of_timm_are_refused_by_name(make, refusal):
     assert "anti-aliased" in changed({"layer2.0.conv3.0.filt": torch.zeros(8, 1, 3, 3)})
 
 
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("parametrizations.weight.original0",), "weights are computed from others"),
+        (("weight_orig", "weight_mask"), "a pruned network"),
+        (("weight_g", "weight_v"), "weights are normalised"),
+    ],
+)
+def test_weights_that_are_made_of_others_are_refused_by_name(names, says, make, samples, refusal):
+    """As torch.nn.utils names them; DINO's head has such weights too, and is no part of its network."""
+    state = make()
+    for key in [key for key in state if key.endswith("conv2.weight")]:
+        weight = state.pop(key)
+        state |= {f"{key.removesuffix('weight')}{name}": weight for name in names}
+    assert says in refusal(state)
+    content = samples["dino-training"].build()
+    content["teacher"]["head.last_layer.weight_g"] = torch.zeros(4, 1)
+    for key in [key for key in content["teacher"] if "layer4" in key]:
+        del content["teacher"][key]
+    assert "normalised" not in refusal(content)
+
+
+@pytest.mark.parametrize("arch", ["deeplabv3_resnet50", "fcn_resnet50"])
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model": s}])
+def test_torchvisions_segmentation_networks_are_no_pretraining_of_others(arch, wrap, refusal):
+    """Their `backbone` and `classifier` are names of solo-learn and VICRegL, and their strides are not."""
+    build = getattr(torchvision.models.segmentation, arch)
+    state = shapes_of(lambda: build(weights=None, weights_backbone=None))
+    assert "has none of the known layouts" in refusal(wrap(state))
+
+
 def test_haikus_trees_are_refused_with_the_reason(refusal):
     """BYOL's pickle, had somebody turned it into plain dictionaries."""
     tree = {"res_net50/~/initial_conv": {"w": torch.zeros(7, 7, 3, 64)}}
@@ -286,6 +317,7 @@ def test_a_neck_inside_the_encoder_is_told_from_a_damaged_file(samples, converte
     assert "get the file again" not in message
     assert message.endswith("with --prefix 'state_dict/encoder_q.'")
     found = identify(as_arrays(content), prefix="state_dict/encoder_q.")
+    assert found.layout.input["assumed"] is True  # nothing says what anybody trained on
     assert values(found) == set(expected(1000).values())
 
 
