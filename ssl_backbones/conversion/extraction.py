@@ -309,7 +309,7 @@ def from_pretraining(
     }
     if inside := wrappers_inside(backbone.sources.values()):
         origin["wrappers"] = inside
-    if "pixel_mean" in said.input:
+    if "pixel_mean" in said.input and "assumed" not in said.input:
         origin["input"].pop("assumed", None)
     return Loaded(checkpoint, backbone, origin, found)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..errors import format_name
 from ..modeling.architectures import WIDTHS, config_line
+from .layouts import IMAGENET_INPUT
 
 if TYPE_CHECKING:
     from ..errors import InputError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .proof import Proof
     from .verification import Verification
 
+_IN_1X1 = " with its strides in the 1x1 convolutions"
 _CONFIGS = {"moco": "configs/moco_1x.py", "swav": "configs/swav_1x.py"}
 
 
@@ -63,18 +65,17 @@ def format_proof(found: Proof) -> Table:
 def format_next_step(report: ConversionReport) -> str:
     """What to do with a result, as a line that follows "next: "."""
     path = report.destination
+    known = report.provenance["input"] or {}
+    in_1x1 = known.get("stride_in_1x1") is True
     if channels := report.provenance["architecture"].get("in_channels"):
         return (
             f"build a network for images of {channels} channels (in_channels={channels} of build_resnet, "
-            "or of MMDetection's ResNet); the recipes read 3"
+            f"or of MMDetection's ResNet){_IN_1X1 if in_1x1 else ''}; the recipes read 3"
         )
     if report.format == "torchvision":
         return f"network.fc = torch.nn.Identity(); network.load_state_dict(torch.load({path!r}))"
-    in_1x1 = (report.provenance["input"] or {}).get("stride_in_1x1") is True
     if report.format == "safetensors" and in_1x1:
-        return (
-            "load it into a network with its strides in the 1x1 convolutions, unlike torchvision's"
-        )
+        return f"load it into a network{_IN_1X1}, unlike torchvision's"
     if report.format == "safetensors":
         return f"network.load_state_dict(safetensors.torch.load_file({path!r}), strict=False)"
     if report.format == "mmdet":
@@ -84,9 +85,11 @@ def format_next_step(report: ConversionReport) -> str:
     architecture = report.provenance["architecture"]
     config = _CONFIGS.get(report.provenance["method"], _CONFIGS["moco"])
     step = f"tools/train_net.py --config-file {config} train.init_checkpoint={shlex.quote(path)}"
-    if architecture["name"] == "resnet50":
-        return step
-    return f"{step}\nwith, in the config: {config_line(architecture)}"
+    if architecture["name"] != "resnet50":
+        step += f"\nwith, in the config: {config_line(architecture)}"
+    if any(known.get(field, usual) != usual for field, usual in IMAGENET_INPUT.items()):
+        step += "\nand the overrides that it asks for, for the recipe's input is another"
+    return step
 
 
 def format_batch(outcomes: Iterable[tuple[str, ConversionReport | InputError]]) -> Table:
@@ -175,21 +178,28 @@ def _add_origin(table: Table, origin: Mapping[str, object]) -> None:
     convention = origin["input"]
     if wrappers := origin.get("wrappers"):
         table.add_row("names", f"without {', '.join(wrappers)} inside of them")
-    if isinstance(convention, Mapping) and "channels" in convention:
-        table.add_row("input", f"{convention['channels']} channels, mean and std not recorded")
-    elif isinstance(convention, Mapping):
-        mean, std = (
-            " ".join(map(str, convention.get(name, ()))) for name in ("pixel_mean", "pixel_std")
-        )
-        assumed = " (assumed: nothing in the file says it)" if convention.get("assumed") else ""
-        stride = ", strides in the 1x1" if convention.get("stride_in_1x1") is True else ""
-        table.add_row(
-            "input", f"{convention.get('format')}, mean {mean}, std {std}{stride}{assumed}"
-        )
+    if isinstance(convention, Mapping):
+        table.add_row("input", _format_input(convention))
     else:
         table.add_row("input", "not recorded: as in the detector's own config")
     for field, text in origin.get("input_stated_by", {}).items():
         table.add_row(f"  {field}", f"as {text} says")
+
+
+def _format_input(convention: Mapping[str, object]) -> str:
+    order = convention.get("format")
+    parts = [f"{convention['channels']} channels" if "channels" in convention else str(order)]
+    if "pixel_mean" in convention:
+        for name in ("mean", "std"):
+            values = convention.get(f"pixel_{name}")  # anybody may have written it
+            listed = " ".join(map(str, values)) if isinstance(values, list) else str(values)
+            parts.append(f"{name} {format_name(listed, limit=300)}")
+    else:
+        parts.append("mean and std not recorded")
+    if convention.get("stride_in_1x1") is True:
+        parts.append("strides in the 1x1")
+    assumed = " (assumed: nothing in the file says it)" if convention.get("assumed") else ""
+    return ", ".join(parts) + assumed
 
 
 def _add_left_out(table: Table, dropped: Mapping[str, str], unknown: Sequence[str]) -> None:

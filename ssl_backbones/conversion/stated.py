@@ -114,6 +114,8 @@ def _in_channels(backbone: Backbone) -> int:
 def _has_a_meaning(statement: Statement, backbone: Backbone, channels: int) -> bool:
     if statement.field == "stride_in_1x1":  # blocks of two 3x3 convolutions have no other place
         return type(statement.value) is bool and backbone.architecture.has_bottlenecks
+    if statement.field == "assumed":
+        return statement.value is True
     if statement.field == "format":
         return statement.value in ("RGB", "BGR") and channels == 3
     return isinstance(statement.value, list) and len(statement.value) == channels
@@ -147,7 +149,7 @@ def _own(checkpoint: Checkpoint) -> Iterator[Statement]:
     """Of a file in another format of ours, which is given as if it were a pretraining's."""
     recorded, where = provenance_of(checkpoint).get("input") or {}, "its provenance"
     yield from _statistics(recorded.get("pixel_mean"), recorded.get("pixel_std"), where)
-    for field in ("format", "stride_in_1x1"):
+    for field in ("format", "stride_in_1x1", "assumed"):
         yield Statement(field, recorded.get(field), where)
 
 
@@ -266,7 +268,9 @@ def _images(config: Mapping, where: str) -> Iterator[Statement]:
         if isinstance(found, dict) and found.get("mean") is not None:
             yield from _preprocessor(found, f"{where} ({place}{name})")
             return
-    trained_on = [config.get(name) for name in ("data", "train_dataloader", "train_pipeline")]
+    data = config.get("data")
+    trained_on = [config.get(name) for name in ("train_dataloader", "train_pipeline")]
+    trained_on += [data.get("train")] if isinstance(data, dict) else []
     normalised = [found for found in _dicts(trained_on) if found.get("type") == "Normalize"]
     for found in normalised or _dicts([config.get("img_norm_cfg")]):
         yield from _normalize(found, f"{where} ({'Normalize' if normalised else 'img_norm_cfg'})")

@@ -14,13 +14,20 @@ import numpy as np
 import pytest
 import torch
 from narrow_resnet import RESNET_CONFIG, Narrow, hugging_face_state, trained
+from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ssl_backbones.conversion import convert, inspect, verify
+from ssl_backbones.conversion.converting import FORMATS
 from ssl_backbones.conversion.extraction import load_backbone
+from ssl_backbones.conversion.formatting import (
+    format_conversion,
+    format_inspection,
+    format_next_step,
+)
 from ssl_backbones.conversion.layouts import IMAGENET_INPUT
 from ssl_backbones.errors import InputError
 from ssl_backbones.modeling.resnet import build_resnet
@@ -602,9 +609,6 @@ def test_torchvisions_format_has_no_place_for_such_strides(openmmlab, caffe, tmp
 
 @pytest.mark.parametrize("to", ["mmdet", "safetensors", "detectron2-safetensors"])
 def test_our_own_formats_keep_the_word(openmmlab, caffe, tmp_path, to):
-    from ssl_backbones.conversion.converting import FORMATS
-    from ssl_backbones.conversion.formatting import format_next_step
-
     there = tmp_path / f"there{FORMATS[to].suffix}"
     report = convert(openmmlab(PRINTED, caffe), there, to=to, verify=False)
     if to == "mmdet":
@@ -631,15 +635,65 @@ def test_a_copy_outlives_the_text_beside_its_source(hugging_face, caffe, tmp_pat
     assert "stride in the 3x3" in verify(tmp_path / "out.pkl", source).proof.controls
 
 
+def test_what_was_assumed_stays_assumed_in_our_own_formats(tmp_path, plain):
+    torch.save({"net": state_of(plain, "trunk.")}, tmp_path / "own.pth")
+    there = tmp_path / "there.safetensors"
+    convert(tmp_path / "own.pth", there, to="safetensors", prefix="trunk.", verify=False)
+    assert said_of(there) == IMAGENET_INPUT | {"assumed": True}
+
+
+def test_the_images_of_the_training_are_the_ones_that_count(openmmlab):
+    """Those of the validation may be others', as of a linear classifier that stands in the same config."""
+    text = (
+        "data = dict(train=dict(pipeline=[dict(type='Normalize', mean=[1, 2, 3], std=[4, 5, 6])]),"
+        " val=dict(pipeline=[dict(type='Normalize', mean=[7, 8, 9], std=[4, 5, 6])]))"
+    )
+    expected = {"pixel_mean": [1, 2, 3], "pixel_std": [4, 5, 6]}
+    assert said_of(openmmlab(text)) == IMAGENET_INPUT | expected
+
+
+def printed(table) -> str:
+    console = Console(width=200)
+    with console.capture() as text:
+        console.print(table)
+    return text.get()
+
+
+def test_the_next_step_is_one_that_works(openmmlab, caffe, tmp_path):
+    report = convert(openmmlab(PRINTED, caffe), tmp_path / "out.pkl", verify=False)
+    assert format_next_step(report).endswith("for the recipe's input is another")
+    report = convert(openmmlab("", caffe), tmp_path / "plain.pkl", verify=False)
+    assert "overrides" not in format_next_step(report)
+
+
+def test_images_of_other_channels_are_printed_with_what_the_file_says(openmmlab, tmp_path):
+    torch.manual_seed(0)
+    network = trained(Narrow(Bottleneck, [3, 4, 6, 3], channels=2))
+    statistics = "data_preprocessor=dict(mean=[1, 2], std=[3, 4])"
+    text = f"model = dict({statistics}, backbone=dict(type='ResNet', style='caffe'))"
+    report = convert(openmmlab(text, network), tmp_path / "out.pkl", verify=False)
+    assert "2 channels, mean 1.0 2.0, std 3.0 4.0, strides in the 1x1" in printed(
+        format_conversion(report)
+    )
+    assert "in_channels=2" in format_next_step(report)
+    assert "with its strides in the 1x1 convolutions" in format_next_step(report)
+    report = convert(openmmlab("", network), tmp_path / "silent.pkl", verify=False)
+    assert "2 channels, mean and std not recorded" in printed(format_conversion(report))
+
+
+def test_an_input_of_anybodys_making_is_printed(openmmlab, tmp_path):
+    """A provenance can hold anything that is plain."""
+    convert(openmmlab(""), tmp_path / "out.pkl", verify=False)
+    content = pickle.loads((tmp_path / "out.pkl").read_bytes())  # our own file
+    content["provenance"]["input"] = {"format": ["x"], "pixel_mean": 3}
+    (tmp_path / "out.pkl").write_bytes(pickle.dumps(content))
+    text = printed(format_inspection(inspect(tmp_path / "out.pkl")))
+    assert "['x'], mean 3, std None" in text
+
+
 def test_an_inspection_says_it(openmmlab, caffe):
-    from rich.console import Console
-
-    from ssl_backbones.conversion.formatting import format_inspection
-
     found = inspect(openmmlab(PRINTED, caffe))
     json.dumps(found.to_dict())
-    console = Console(width=200)
-    with console.capture() as printed:
-        console.print(format_inspection(found))
-    assert "BGR, mean 103.53 116.28 123.675, std 1.0 1.0 1.0, strides in the 1x1" in printed.get()
-    assert "as meta.cfg (style='caffe') says" in printed.get()
+    text = printed(format_inspection(found))
+    assert "BGR, mean 103.53 116.28 123.675, std 1.0 1.0 1.0, strides in the 1x1" in text
+    assert "as meta.cfg (style='caffe') says" in text
