@@ -4,6 +4,8 @@
 # make faults      set-up, then every fault into real training runs, and a table of what happened
 # make fuzz        set-up, then 10,000 damaged and hostile files through the converter, counted
 # make benchmark   set-up, then every part beside stock Detectron2; ROW=mapper for one, REPEATS=9
+# make gpu-check   set-up, then what a GPU alone can tell, in nine minutes and one file; WHEELS=wheels without a
+#                  network (projects/gpu_check/README.md)
 # make study       set-up, then the transfer study: 66 detectors from six kinds of weights, on a CPU
 # make clean       remove what these targets made
 #
@@ -18,7 +20,7 @@ PROJECT_STAMP := $(VENV)/project.stamp
 DETECTRON2_STAMP := $(VENV)/detectron2.stamp
 INSTALLER := tools/install_detectron2.py $(wildcard ssl_backbones/installation/*.py)
 
-.PHONY: setup test lint quickstart faults fuzz benchmark study clean
+.PHONY: setup test lint quickstart faults fuzz benchmark gpu-check study clean
 
 setup: $(DETECTRON2_STAMP)
 
@@ -54,6 +56,17 @@ fuzz: setup
 
 benchmark: setup
 	$(BIN)/python projects/benchmarks/benchmark.py $(addprefix --row ,$(ROW)) --repeats $(or $(REPEATS),5)
+
+GPU_CHECK := projects/gpu_check/gpu_check.py
+GPU_SITE := output/gpu_check_packages
+ifdef WHEELS
+gpu-check:
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $(GPU_SITE) $(WHEELS)/*.whl
+	PYTHONPATH=$(GPU_SITE) $(PYTHON) $(GPU_CHECK)
+else
+gpu-check: setup
+	$(BIN)/python $(GPU_CHECK)
+endif
 
 study: setup
 	$(BIN)/python projects/transfer_study/study.py

@@ -16,12 +16,21 @@ STEPS = 50
 SIZES = ((640, 853), (704, 939), (768, 1024), (800, 1066), (800, 1216))
 
 
-def make(device: str, small: bool, *, amp: bool, is_fast: bool) -> Callable[[], list[float]]:
-    """Train for 50 steps (1 if `small`) from the same weights; returns the total loss of each.
+def make(
+    device: str,
+    small: bool,
+    *,
+    dtype: str | None,
+    is_fast: bool,
+    steps: int = STEPS,
+    **model_options: Any,
+) -> Callable[[], list[float]]:
+    """Train for `steps` (1 if `small`) from the same weights; returns the total loss of each.
 
     Args:
-        amp: autocast to float16 with loss scaling, as Detectron2's AMPTrainer.
+        dtype: autocast to "bfloat16", or to "float16" with loss scaling, as Detectron2's AMPTrainer.
         is_fast: weights and activations channels last, and fused SGD.
+        model_options: those of `detector.config`.
     """
     import torch
     from detectron2 import model_zoo
@@ -30,9 +39,10 @@ def make(device: str, small: bool, *, amp: bool, is_fast: bool) -> Callable[[], 
 
     from .. import detector
 
-    sizes, steps = (((64, 96),), 1) if small else (SIZES, STEPS)
+    sizes, steps = (((64, 96),), 1) if small else (SIZES, steps)
     batches = [detector.images(2, *size) for size in sizes]
-    model = detector.build(detector.config(small=small), batches[0]).to(device)
+    config = detector.config(small=small, **model_options)
+    model = detector.build(config, batches[0]).to(device)
     if is_fast:
         model = model.to(memory_format=torch.channels_last)
     if device == "cuda":
@@ -41,17 +51,18 @@ def make(device: str, small: bool, *, amp: bool, is_fast: bool) -> Callable[[], 
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     sgd = model_zoo.get_config("common/optim.py").SGD
     sgd.params.model, sgd.lr, sgd.fused = model, 1e-3, is_fast
+    autocast = torch.autocast(device, dtype and getattr(torch, dtype), enabled=dtype is not None)
 
     def train() -> list[float]:
         model.load_state_dict(initial)
         optimizer = instantiate(sgd)
-        scaler = torch.amp.GradScaler(device, enabled=amp)
+        scaler = torch.amp.GradScaler(device, enabled=dtype == "float16")
         torch.manual_seed(0)
         totals = []
         with EventStorage():
             for step in range(steps):
                 optimizer.zero_grad()
-                with torch.autocast(device, dtype=torch.float16, enabled=amp):
+                with autocast:
                     total = sum(model(batches[step % len(batches)]).values())
                 scaler.scale(total).backward()
                 scaler.step(optimizer)
@@ -81,15 +92,15 @@ def prepare(folder: Path, small: bool) -> Comparison:
 
 def compare(device: str, small: bool) -> Comparison:
     """The row on any device; on the CPU, where nothing computes in float16, without AMP."""
-    amp = device == "cuda"
-    single = make(device, small, amp=False, is_fast=False)
+    dtype = "float16" if device == "cuda" else None
+    single = make(device, small, dtype=None, is_fast=False)
     losses = single()
     started = time.perf_counter()
     single()
     seconds = time.perf_counter() - started
     return Comparison(
-        stock=make(device, small, amp=amp, is_fast=False),
-        ours=make(device, small, amp=amp, is_fast=True),
+        stock=make(device, small, dtype=dtype, is_fast=False),
+        ours=make(device, small, dtype=dtype, is_fast=True),
         check=partial(check, losses),
         opponent="Detectron2 with AMP",
         notes=lambda: [
