@@ -24,7 +24,7 @@ WITHOUT_EFFECT = {
     "train.classes": "stand with the content, for the names of its datasets",
     "train.init_checkpoint": "a path; the weights' own hash stands in its place, as `weights`",
     "train.strict_init": "refuses weights and changes none",
-    "train.accumulate": "counted with the processes, as `slots`",
+    "train.accumulate": "counted with the processes, as `slots`; of SyncBN by itself as well",
     "train.device": "changes rounding alone",
     "train.cudnn_benchmark": "changes rounding alone",
     "train.log_period": "only looks on",
@@ -65,6 +65,10 @@ def recipe(
     if found.get("train.warmup_iters") is not None:
         # It follows from these iterations, and is set when the schedule is built.
         found.pop("lr_multiplier.warmup_length", None)
+    accumulate = cfg.train.get("accumulate", 1)
+    if accumulate > 1 and any(str(value).endswith("SyncBN") for value in found.values()):
+        # Its statistics are those of all processes, and of one micro-batch of each.
+        found["train.accumulate"] = accumulate
     return {**found, "weights": _weights(cfg, provenance or {}), "slots": slots}
 
 

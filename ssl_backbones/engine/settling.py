@@ -166,7 +166,7 @@ def set_up(cfg: DictConfig, args: Namespace, start: Start) -> None:
 
 def take_effect(cfg: DictConfig, world: World, start: Start) -> Setting:
     """Change `cfg` by the rules that depend on processes and batch."""
-    norm = choose_norm(world.size, world.device)
+    norm = choose_norm(world.size, world.device, cfg.train.accumulate)
     apply_norm(cfg.model, norm)
     batch = scale_to_batch(cfg)
     slots = world.size * cfg.train.accumulate

@@ -15,21 +15,26 @@ class NormChoice:
     reason: str
 
 
-def choose_norm(world_size: int, device: str) -> NormChoice:
+def choose_norm(world_size: int, device: str, accumulate: int = 1) -> NormChoice:
     """What "SyncBN" in a config becomes with `world_size` processes on `device` ("cuda" or "cpu").
+
+    Each of `accumulate` micro-batches is normalised by itself, which changes the reason and not the norm.
 
     `nn.SyncBatchNorm` raises on the CPU as soon as a process group exists; Detectron2's naiveSyncBN works
     with gloo.
     """
+    alone = f"each of {accumulate} micro-batches is normalised by itself" if accumulate > 1 else ""
     if world_size == 1:
-        return NormChoice("BN", "one process: its batch is the whole batch")
+        return NormChoice("BN", f"one process: {alone or 'its batch is the whole batch'}")
+    remark = f"; {alone}" if alone else ""
     if device == "cpu":
         return NormChoice(
             "naiveSyncBN",
             f"{world_size} CPU processes: nn.SyncBatchNorm needs GPUs. It weights the processes equally "
-            "and keeps a biased running variance, so unequal image sizes give other statistics",
+            "and keeps a biased running variance, so unequal image sizes give other statistics"
+            f"{remark}",
         )
-    return NormChoice("SyncBN", f"statistics over all {world_size} GPUs")
+    return NormChoice("SyncBN", f"statistics over all {world_size} GPUs{remark}")
 
 
 def apply_norm(model_cfg: DictConfig, choice: NormChoice) -> list[str]:

@@ -14,7 +14,7 @@ from ssl_backbones import InputError, get_config
 from ssl_backbones.engine import record
 from ssl_backbones.engine import record as environment
 from ssl_backbones.engine.config import apply_overrides
-from ssl_backbones.engine.recipe import ABSENT, WITHOUT_EFFECT, fingerprint, recipe
+from ssl_backbones.engine.recipe import ABSENT, WITHOUT_EFFECT, compare, fingerprint, recipe
 from ssl_backbones.engine.schedule import lr_multiplier
 
 SOURCE = {"source_sha256": "ab12", "method": "moco", "branch": "encoder_q", "date": "today"}
@@ -78,9 +78,16 @@ def test_weights_count_by_their_source_and_the_slots_count(plain):
     assert fingerprint(config(), {**SOURCE, "date": "tomorrow", "source": "other name"}) == plain
     assert fingerprint(config(), {**SOURCE, "source_sha256": "cd34"}) != plain
     assert fingerprint(config(), {**SOURCE, "branch": "encoder_k"}) != plain
-    # Two processes and one that accumulates twice are the same run.
-    assert fingerprint(config("train.accumulate=2"), SOURCE, 2) == fingerprint(config(), SOURCE, 2)
     assert fingerprint(config(), SOURCE, 2) != plain
+
+
+def test_processes_and_micro_batches_are_the_same_but_to_sync_bn():
+    frozen = [f"model.backbone.bottom_up.{part}.norm=FrozenBN" for part in ("stem", "stages")]
+    two, one = (config(*frozen, *words) for words in ([], ["train.accumulate=2"]))
+    assert fingerprint(one, SOURCE, 2) == fingerprint(two, SOURCE, 2)
+    # Of four processes and of two that accumulate twice, it has the statistics of four and of two.
+    four, two = recipe(config(), SOURCE, 4), recipe(config("train.accumulate=2"), SOURCE, 4)
+    assert compare(four, two) == [("train.accumulate", ABSENT, 2)]
 
 
 def test_weights_without_provenance_count_by_content(tmp_path):

@@ -17,6 +17,14 @@ def test_the_rule(world_size, device, name):
     assert choice.reason
 
 
+@pytest.mark.parametrize(("world_size", "device"), [(1, "cpu"), (2, "cpu"), (8, "cuda")])
+def test_micro_batches_are_not_called_the_whole_batch(world_size, device):
+    plain, split = choose_norm(world_size, device), choose_norm(world_size, device, accumulate=16)
+    assert split.name == plain.name
+    assert split.reason.endswith("each of 16 micro-batches is normalised by itself")
+    assert "whole batch" not in split.reason and "micro" not in plain.reason
+
+
 def test_only_sync_bn_is_replaced():
     cfg = get_config("moco_1x").model
     cfg.backbone.norm = "GN"
