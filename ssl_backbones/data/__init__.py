@@ -17,6 +17,15 @@ def datasets_root() -> Path:
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 
 
+def mend_of_missing(path: str | os.PathLike) -> str:
+    """What to do about a registered dataset's file or folder that is not there, to end a sentence with."""
+    root = datasets_root().expanduser()
+    if root not in Path(path).parents:
+        return "put it there"
+    first = Path(path).relative_to(root).parts[0]
+    return f"put it there, or set DETECTRON2_DATASETS to the folder that holds {first}/"
+
+
 def digits_root() -> Path:
     """Where the digits dataset lies."""
     return datasets_root() / "digits"

@@ -21,8 +21,7 @@ from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-import ssl_backbones.data  # noqa: F401  registers the embedded datasets
-
+from ..data import mend_of_missing
 from ..data.annotations.checking import check_annotations
 from ..data.annotations.splits import check_splits
 from ..data.own_data import trained_categories
@@ -169,18 +168,17 @@ def check_dataset(cfg: DictConfig, split: str) -> None:
                 "(--data PATH), or a registered name, such as coco_2017_train"
             )
         metadata = MetadataCatalog.get(name)
-        root = os.environ.get("DETECTRON2_DATASETS", "datasets")
-        if command := metadata.get("made_by"):
-            mend = f"make it with `{command}`"
-        elif metadata.get("own"):
-            mend = "put them back, or say by --data PATH where the data is now"
-        else:
-            mend = f"put it below {root}, or set DETECTRON2_DATASETS to where it is"
         for what, path in (
             ("annotations", metadata.get("json_file")),
             ("images", metadata.get("image_root")),
         ):
             if path and not PathManager.exists(path):
+                if command := metadata.get("made_by"):
+                    mend = f"make it with `{command}`"
+                elif metadata.get("own"):
+                    mend = "put them back, or say by --data PATH where the data is now"
+                else:
+                    mend = mend_of_missing(path)
                 path = metadata.get("origin", path)
                 raise InputError(f"dataset {name!r}: its {what} are not at {path}; {mend}")
         # What is in COCO's format is left to `prepare`, which asks its file.

@@ -90,7 +90,8 @@ def test_a_right_config_passes_and_yields_the_provenance(load, weights):
         ),
         (
             ["dataloader.train.dataset.names=coco_2014_train", "model.roi_heads.num_classes=80"],
-            "annotations are not at .*instances_train2014.json.*DETECTRON2_DATASETS",
+            "annotations are not at .*instances_train2014.json; put it there, or set "
+            "DETECTRON2_DATASETS to the folder that holds coco/",
         ),
         (
             ["model.roi_heads.num_classes=80"],

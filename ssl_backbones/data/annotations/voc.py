@@ -16,6 +16,7 @@ from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
 from ...fast.annotations.packed_dataset import is_registered_by
+from .. import mend_of_missing
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -59,11 +60,7 @@ def check_voc(name: str, files: VocFiles, *, evaluated: bool) -> None:
     """
     where = f"dataset {name!r}"
     if not files.folder.is_dir():
-        root = os.environ.get("DETECTRON2_DATASETS", "datasets")
-        raise InputError(
-            f"{where}: there is no {files.folder}; put it below {root}, or set DETECTRON2_DATASETS to where "
-            "it is"
-        )
+        raise InputError(f"{where}: there is no {files.folder}; {mend_of_missing(files.folder)}")
     ids = listed(files.list_file, where)
     _refuse_missing(ids, files.folder / "JPEGImages", ".jpg", f"{where}: the image")
     _refuse_missing(ids, files.folder / "Annotations", ".xml", f"{where}: the annotation")

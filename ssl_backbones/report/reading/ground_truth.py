@@ -96,6 +96,7 @@ class GroundTruths:
 
     def _files_of(self, dataset: str, folder: Path) -> tuple[str, str, Categories]:
         """Where annotations and images are, and the categories that the run had of them."""
+        from ...data import mend_of_missing
         from ...data.own_data import found_again, place_of, read_record
 
         registered = _registered(dataset)
@@ -133,8 +134,8 @@ class GroundTruths:
             )
         if registered:
             raise InputError(
-                f"the annotations of {dataset} are not at {registered[0]}; set DETECTRON2_DATASETS to the "
-                "folder that holds them, or give --annotations and --images"
+                f"the annotations of {dataset} are not at {registered[0]}; {mend_of_missing(registered[0])}, "
+                "or give --annotations and --images"
             )
         raise InputError(
             f"the dataset {dataset} is not registered here; give its annotations by --annotations and "

@@ -52,7 +52,7 @@ def xml(voc, id_="000003"):
 
 
 REFUSED = {
-    "an absent year": (shutil.rmtree, "there is no .*VOC2007; put it below .*DETECTRON2_DATASETS"),
+    "an absent year": (shutil.rmtree, "there is no .*VOC2007; put it there"),
     "no list": (lambda voc: lists(voc).unlink(), "its list of images .*trainval.txt is missing"),
     "an empty list": (lambda voc: lists(voc).write_text(""), "trainval.txt is empty"),
     "a list of one": (lambda voc: lists(voc).write_text("000001\n"), "lists only '000001'"),

@@ -150,7 +150,7 @@ def test_which_images_were_evaluated(path, facts, ids):
 def test_a_registered_dataset_whose_files_are_missing_is_told_with_the_mend(tmp_path):
     name = coco_files.registered(tmp_path / "missing.json")
     try:
-        with pytest.raises(InputError, match=r"missing\.json; set DETECTRON2_DATASETS"):
+        with pytest.raises(InputError, match=r"missing\.json; put it there, or give --annotations"):
             GroundTruths().of(name, tmp_path)
     finally:
         coco_files.forget(name)
