@@ -63,7 +63,7 @@ TABLE = {
     ),
     "profile.py": Sized(add="--small"),
     "GLIBC_TUNABLES": Sized(
-        {"GLIBC_TUNABLES": "env GLIBC_TUNABLES"},
+        {"GLIBC_TUNABLES": "env GLIBC_TUNABLES", "train.accumulate=16": "train.accumulate=2"},
         "train.output_dir=output/glibc train.init_checkpoint={converted}",
         small=True,
         trains=True,
