@@ -1,4 +1,4 @@
-"""Real photographs through --data, where they are: SSL_BACKBONES_REAL_DATA names a folder that holds them.
+"""Real photographs, where they are: SSL_BACKBONES_REAL_DATA names a folder that holds them.
 
 In it are coco_mini/, a part of COCO in Detectron2's layout with crowds and images without objects, and
 pennfudan/, the Penn-Fudan pedestrians with train.json, val.json and masks in run lengths.
@@ -16,6 +16,7 @@ from running import TINY, metrics, output
 
 FOLDER = os.environ.get("SSL_BACKBONES_REAL_DATA", "")
 TOOLS = Path(__file__).parents[2] / "tools"
+CONFIGS = TOOLS.with_name("configs")
 
 pytestmark = pytest.mark.skipif(not FOLDER, reason="SSL_BACKBONES_REAL_DATA names no folder")
 
@@ -81,6 +82,44 @@ def test_pedestrians_are_trained_on_to_the_end(runs, tmp_path):
     last = metrics(folder)[-1]
     assert last["iteration"] == 5
     assert 0 <= last["bbox/AP"] <= 100 and 0 <= last["segm/AP"] <= 100
+
+
+@pytest.mark.parametrize(
+    ("recipe", "iterations"),
+    [
+        ("moco_1x", "90,000"),
+        ("moco_ms2x", "180,000"),
+        ("swav_1x", "90,000"),
+        ("swav_ms2x", "180,000"),
+    ],
+)
+def test_the_recipes_start_on_coco_as_the_readme_has_it(
+    recipe, iterations, run_tool, converted, tmp_path
+):
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "coco").symlink_to(os.path.abspath(os.path.join(FOLDER, "coco_mini")))
+    words = ["train.device=cpu", "train.accumulate=16", f"train.init_checkpoint={converted}"]
+    for split in ("train", "test"):
+        # Small, for the sake of time alone.
+        words.append(f"dataloader.{split}.mapper.augmentations.0.short_edge_length=64")
+    words.append("dataloader.train.mapper.augmentations.0.sample_style=choice")
+    result = run_tool(
+        str(TOOLS / "train_net.py"),
+        *("--config-file", str(CONFIGS / f"{recipe}.py"), "--dry-run", *words),
+        cwd=tmp_path,
+        env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path / "datasets")},
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    said = " ".join(result.stdout.split())
+    for sentence in (
+        "coco_2017_train, tested on coco_2017_val",
+        "2,945 in 343 images, and 29 crowds",
+        "every backbone tensor",
+        "16 images a step, as the reference, by 1 process x 16 micro-batches",
+        f"{iterations} iterations of",
+    ):
+        assert sentence in said, sentence
+    assert sorted(os.listdir(tmp_path)) == ["datasets"]
 
 
 def test_pictures_of_coco_are_drawn(tmp_path, monkeypatch, capsys):
