@@ -257,4 +257,4 @@ def _weights_file(recipe: Recipe) -> str:
     """The name under which their authors publish the weights."""
     from ...weights.resolution import NAMED_WEIGHTS
 
-    return PurePath(NAMED_WEIGHTS[recipe.weights].url).name
+    return NAMED_WEIGHTS[recipe.weights].file_name
