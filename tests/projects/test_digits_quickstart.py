@@ -1,12 +1,21 @@
 """The quickstart in miniature, every step of it, and how it judges."""
 
+import hashlib
 import importlib.util
 import json
 import os
+import pickle
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from wheel_files import augnet_bytes, write_wheel
+
+from ssl_backbones.weights import resolution
+from ssl_backbones.weights.resolution import NamedWeights, PublishedHash
+from ssl_backbones.weights.wheels import WheelFile
+from tools import convert_checkpoint
 
 CHECKOUT = Path(__file__).parents[2]
 SCRIPT = "projects/digits/quickstart.py"
@@ -20,7 +29,15 @@ def quickstart():
     return module
 
 
-def test_all_steps_in_miniature(run_tool, tmp_path):
+def commands_of_the_page(heading: str) -> list[str]:
+    """The lines of the first block below a line of the project's README that begin with `python`."""
+    page = (CHECKOUT / "projects" / "digits" / "README.md").read_text()
+    block = page.partition(heading)[2].partition("```bash\n")[2].partition("```")[0]
+    return re.findall(r"^python (.+)$", block, flags=re.MULTILINE)
+
+
+def test_all_steps_in_miniature_without_augnet(run_tool, tmp_path, wheels):
+    """In whose folder of wheels there is none."""
     done = run_tool(
         SCRIPT,
         *("--output", str(tmp_path / "out"), "--num-train", "4", "--num-test", "2"),
@@ -28,11 +45,12 @@ def test_all_steps_in_miniature(run_tool, tmp_path):
         env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
+    why = [line for line in done.stdout.splitlines() if line.startswith("without AugNet, MoCo v2")]
+    assert len(why) == 1 and "cannot fetch imgsim/model.pth in the wheel of imgsim" in why[0]
     commands = [line for line in done.stdout.splitlines() if line.startswith("$ python ")]
-    page = (CHECKOUT / "projects" / "digits" / "README.md").read_text()
-    shown = re.findall(r"^python (\S+)", page, flags=re.MULTILINE)
-    assert shown[0] == SCRIPT
-    assert [command.split()[2] for command in commands] == shown[1:]
+    first, *later = commands_of_the_page("It runs these")
+    shown = [first, *commands_of_the_page("Where AugNet cannot be fetched"), *later[-2:]]
+    assert [command.split()[2] for command in commands] == [line.split()[0] for line in shown]
     assert len(commands) == 5
     run_folder = tmp_path / "out" / "moco_digits"
     for name in ("predictions_beside_labels.jpg", "results.png", "model_final.pth", "report.html"):
@@ -45,6 +63,53 @@ def test_all_steps_in_miniature(run_tool, tmp_path):
     assert str(run_folder / "report.html") in done.stdout.splitlines()[-1]
 
 
+def test_augnet_is_converted_with_proof_and_kept(quickstart, tmp_path, wheels, monkeypatch, capsys):
+    """Out of a wheel as it is published, but for a smaller network; the steps around are only counted."""
+    model = augnet_bytes()
+    sha256 = hashlib.sha256(model).hexdigest()
+    row = NamedWeights(
+        "augnet_imagenet",
+        WheelFile("imgsim", "0.1.2", "imgsim/model.pth", "MIT"),
+        "augnet",
+        "",
+        PublishedHash("sha256", sha256, "RECORD in the wheel"),
+    )
+    monkeypatch.setattr(resolution, "NAMED_WEIGHTS", {row.name: row})
+    write_wheel(wheels, model)
+    called = []
+
+    def step(title: str, *words: object) -> None:
+        called.append([str(word) for word in words])
+        if called[-1][0] == "tools/convert_checkpoint.py":
+            assert convert_checkpoint.main(called[-1][1:]) == 0
+
+    monkeypatch.setattr(quickstart, "step", step)
+    arguments = quickstart.parse_arguments(["--output", str(tmp_path / "out")])
+    run_folder = quickstart.run_steps(arguments)
+    shown = commands_of_the_page("It runs these")
+    assert [words[0] for words in called] == [line.split()[0] for line in shown]
+    converted = tmp_path / "out" / "augnet_imagenet.pkl"
+    assert f"train.init_checkpoint={converted}" in called[2]
+    assert f"train.output_dir={run_folder}" in called[2]
+    found = pickle.loads(converted.read_bytes())["provenance"]  # our own file
+    assert found["source_sha256"] == sha256 and found["proof"]["margin"] > 1
+    assert found["package"] == "imgsim 0.1.2: imgsim/model.pth" and found["license"] == "MIT"
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"sha256 {sha256} published in imgsim 0.1.2: imgsim/model.pth licence MIT" in printed
+    assert "res5 in float64" in printed and "wrong on purpose: BGR statistics" in printed
+
+    # Again, with nothing left to fetch it from.
+    shutil.rmtree(tmp_path / "cache")
+    (wheels / "imgsim-0.1.2-py3-none-any.whl").unlink()
+    before = converted.read_bytes()
+    assert quickstart.run_steps(arguments) == run_folder
+    assert called[4:] == [called[0], [*called[1][:1], "verify", str(converted)], *called[2:4]]
+    assert converted.read_bytes() == before
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"made from imgsim-0.1.2-model.pth, sha256 {sha256}" in printed
+    assert "published in imgsim 0.1.2" in printed and "res5 in float64" in printed
+
+
 def test_a_failing_step_ends_it_with_its_status(run_tool, tmp_path):
     done = run_tool(
         *(SCRIPT, "--output", str(tmp_path), "--num-train", "0"),
@@ -53,7 +118,7 @@ def test_a_failing_step_ends_it_with_its_status(run_tool, tmp_path):
     assert done.returncode == 2
     assert "num_train is 0" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "2 of 6" not in done.stdout
+    assert "2 of 4" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -374,6 +374,7 @@ def test_bad_paths_and_options(run_tool, convert, benign, tmp_path):
     target = str(tmp_path / "model.pkl")
     assert_refused(run_tool(TOOL, str(tmp_path / "missing.pth"), target), "No such file")
     assert_refused(run_tool(TOOL, str(tmp_path), target), "give the file itself")
+    assert_refused(run_tool(TOOL, "ssl://moco", target), "no weights are named ssl://moco; there")
     assert_refused(convert(benign, destination="model.pth"), "must end in .pkl")
     assert_refused(convert(benign, destination="source.pth.tar"), "must end in .pkl")
     assert_refused(convert(benign, destination="nowhere/model.pkl"), "not a folder")

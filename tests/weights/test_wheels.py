@@ -18,7 +18,6 @@ import tarfile
 import threading
 import time
 import venv
-import zipfile
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
+from wheel_files import MARKER, augnet_bytes, write_wheel
 
 from ssl_backbones.errors import InputError
 from ssl_backbones.weights.cache import Cache
@@ -35,27 +34,6 @@ from ssl_backbones.weights.wheels import WheelFile
 
 WANTED = WheelFile("imgsim", "0.1.2", "imgsim/model.pth", "MIT")
 PAGE = "RECORD in the wheel"
-# Neither is ever to run. What they would leave behind lies beside the cache.
-MARKER = "import os, pathlib; pathlib.Path(os.environ['RAN_CODE_OF_THE_PACKAGE']).touch()\n"
-
-
-def write_wheel(folder: Path, model: bytes | None, version: str = "0.1.2") -> Path:
-    """imgsim as it is on PyPI, but for what its model holds."""
-    info = f"imgsim-{version}.dist-info"
-    members = {
-        "imgsim/__init__.py": MARKER.encode(),
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: imgsim\nVersion: {version}\n".encode(),
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    if model is not None:
-        members["imgsim/model.pth"] = model
-    members[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in members).encode()
-    path = folder / f"imgsim-{version}-py3-none-any.whl"
-    kind = zipfile.ZIP_STORED if model and len(model) > 1 << 20 else zipfile.ZIP_DEFLATED  # quick
-    with zipfile.ZipFile(path, "w", kind) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
 
 
 def write_sdist(folder: Path) -> None:
@@ -73,36 +51,7 @@ def write_sdist(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def augnet_file() -> bytes:
-    """A ResNet-18 in AugNet's layout, with statistics that a wrong conversion would show."""
-    generator = torch.Generator().manual_seed(0)
-    network = torchvision.models.resnet18(num_classes=4)
-    state = {}
-    for name, tensor in network.state_dict().items():
-        if name.endswith(("running_mean", "bias")):
-            tensor = 0.1 * torch.randn(tensor.shape, generator=generator)
-        elif name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
-            tensor = 0.5 + torch.rand(tensor.shape, generator=generator)
-        state[f"module.pre.{name}"] = tensor
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file.getvalue()
-
-
-@pytest.fixture
-def wheels(tmp_path, monkeypatch) -> Path:
-    """The one folder in which pip looks, and a cache beside it that the environment names."""
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("RAN_CODE_OF_THE_PACKAGE", str(tmp_path / "ran"))
-    monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "cache"))
-    yield folder
-    assert not (tmp_path / "ran").exists()
+    return augnet_bytes()
 
 
 @pytest.fixture
