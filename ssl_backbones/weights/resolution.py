@@ -228,9 +228,7 @@ def fetch_original(address: str) -> Path:
     Raises:
         InputError: an unknown name, or whatever goes wrong in download, check or cache.
     """
-    row, cache = _row_of(address, NAMED_WEIGHTS), Cache.from_environment()
-    with cache.lock(row.name):
-        return _original(row, cache, force=False)[0]
+    return _kept_or_fetched(_row_of(address, NAMED_WEIGHTS), Cache.from_environment())[0]
 
 
 def convert_named(
@@ -248,14 +246,24 @@ def convert_named(
     from ..conversion import convert
 
     row, cache = _row_of(address, NAMED_WEIGHTS), Cache.from_environment()
-    with cache.lock(row.name):
-        original, sha256 = _original(row, cache, force=False)
+    original, sha256 = _kept_or_fetched(row, cache)
     method = row.method if selfsup == "auto" else selfsup
     report = convert(
         original, dst, selfsup=method, sha256=sha256, published_in=row.published_in, **options
     )
-    cache.record(row.name, str(row.origin), sha256)
+    if cache.known(row.name) is None:
+        cache.record(row.name, str(row.origin), sha256)
     return report
+
+
+def _kept_or_fetched(row: NamedWeights, cache: Cache) -> tuple[Path, str]:
+    """What `_original` gives. What is there takes no lock: a cache that was filled may be read-only."""
+    original = cache.downloads() / row.file_name
+    if original.is_file():
+        with contextlib.suppress(InputError):  # fetched again below
+            return original, _checked(row, original, cache.known(row.name), cache)
+    with cache.lock(row.name):
+        return _original(row, cache, force=False)
 
 
 def _row_of(address: str, weights: Mapping[str, NamedWeights]) -> NamedWeights:

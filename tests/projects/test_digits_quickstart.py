@@ -98,9 +98,15 @@ def test_augnet_is_converted_with_proof_and_kept(quickstart, tmp_path, wheels, m
     assert f"sha256 {sha256} published in imgsim 0.1.2: imgsim/model.pth licence MIT" in printed
     assert "res5 in float64" in printed and "wrong on purpose: BGR statistics" in printed
 
+    # What the cache has takes no lock, which a shared folder may not allow.
+    (wheels / "imgsim-0.1.2-py3-none-any.whl").unlink()
+    shutil.rmtree(tmp_path / "cache" / "locks")
+    (tmp_path / "cache" / "locks").touch()
+    assert convert_checkpoint.main([*called[1][1:], "--force"]) == 0
+    capsys.readouterr()
+
     # Again, with nothing left to fetch it from.
     shutil.rmtree(tmp_path / "cache")
-    (wheels / "imgsim-0.1.2-py3-none-any.whl").unlink()
     before = converted.read_bytes()
     assert quickstart.run_steps(arguments) == run_folder
     assert called[4:] == [called[0], [*called[1][:1], "verify", str(converted)], *called[2:4]]
