@@ -7,6 +7,7 @@ flax 0.12 and orbax 0.12 wrote.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 import re
@@ -130,6 +131,17 @@ def test_one_shard_of_one_is_whole(tmp_path):
 # What only one of several processes holds
 
 
+def apart(function) -> None:
+    """Call it in a child of its own.
+
+    What a process forks that has exported a program or sharded a tensor can differentiate nothing any more.
+    """
+    child = multiprocessing.get_context("fork").Process(target=function)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
 @pytest.fixture
 def group(tmp_path_factory):
     """A process group of this process alone."""
@@ -164,17 +176,21 @@ def test_sharded_tensors_of_fsdp(tmp_path, group, refusal, new_format):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    network = torch.nn.Conv2d(3, 4, 3)
-    fully_shard(network, mesh=init_device_mesh("cpu", (1,)))
-    spec = ChunkShardingSpec(dim=0, placements=["rank:0/cpu"])
-    kinds = {
-        "FSDP2's DTensor": network.state_dict(),
-        "FSDP1's ShardedTensor": {"weight": sharded_tensor.ones(spec, 4, 4)},
-    }
-    for name, state in kinds.items():
-        path = tmp_path / "sharded.pth"
-        torch.save({"model": state}, path, _use_new_zipfile_serialization=new_format)
-        message = refusal(path)
+    def save():
+        network = torch.nn.Conv2d(3, 4, 3)
+        fully_shard(network, mesh=init_device_mesh("cpu", (1,)))
+        spec = ChunkShardingSpec(dim=0, placements=["rank:0/cpu"])
+        kinds = {
+            "DTensor": network.state_dict(),
+            "ShardedTensor": {"weight": sharded_tensor.ones(spec, 4, 4)},
+        }
+        for name, state in kinds.items():
+            path = tmp_path / f"{name}.pth"
+            torch.save({"model": state}, path, _use_new_zipfile_serialization=new_format)
+
+    apart(save)
+    for name in ("FSDP2's DTensor", "FSDP1's ShardedTensor"):
+        message = refusal(tmp_path / f"{name.partition(' ')[2]}.pth")
         assert name in message
         assert "StateDictOptions(full_state_dict=True)" in message
 
@@ -244,11 +260,12 @@ def test_programs_and_the_command_that_takes_their_weights_out(
     if kind == "TorchScript":
         torch.jit.save(torch.jit.trace(program, torch.ones(1)), path)
     else:
-        torch.export.save(torch.export.export(program, (torch.ones(1),)), path)
+        apart(lambda: torch.export.save(torch.export.export(program, (torch.ones(1),)), path))
     message = refusal(path)
     assert f"is a {kind} program" in message or f"is a program of {kind}" in message
     monkeypatch.chdir(tmp_path)
-    exec(command_in(message).replace("FILE", repr(str(path))), {"torch": torch})
+    command = command_in(message).replace("FILE", repr(str(path)))
+    apart(lambda: exec(command, {"torch": torch}))
     read = read_checkpoint(tmp_path / "weights.pth").content
     assert read.keys() == program.state_dict().keys()
     for name, tensor in program.state_dict().items():
