@@ -48,6 +48,8 @@ def test_submitit_trains_alike(whole, tmp_path, monkeypatch, untouched_loggers):
         data=None,
         classes=None,
         init=None,
+        val_share=None,
+        epochs=None,
     )
     assert run(flags) == 0
     wait_for(lambda: list((tmp_path / "slurm").glob("*_result.pkl")))
