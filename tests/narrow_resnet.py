@@ -21,6 +21,7 @@ class Narrow(ResNet):
 
 
 def trained(network: nn.Module) -> nn.Module:
+    """With the batch norm statistics of random images, in few of which a channel dies."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

@@ -98,12 +98,13 @@ def _find(cfg: DictConfig, given: Collection[str], eval_only: bool, run: Path | 
     The run is that of the config, or the one in whose folder this one works. `train.val_share` becomes what
     was done.
     """
-    share = cfg.train.val_share
-    if run and "train.val_share" not in given:
-        # That of the run's own data.
-        share = None
-    folders = () if "train.val_share" in given else filter(None, (run, cfg.train.get("output_dir")))
-    for entry in (entry for one in folders for entry in read_record(one).get("test", ())):
+    share, tested = cfg.train.val_share, []
+    if "train.val_share" not in given:
+        # In a run's config it is that of the run's own data.
+        share = None if run else share
+        folders = filter(None, (run, cfg.train.get("output_dir")))
+        tested = [entry for one in folders for entry in read_record(one).get("test", ())]
+    for entry in tested:
         known = _made(entry).get("val_share") or 0.0
         with contextlib.suppress(InputError):
             found = find_splits(cfg.train.data, divides=True, val_share=known)
@@ -340,11 +341,8 @@ def register_recorded(folder: str | os.PathLike) -> None:
                 entry["images"],
                 own=entry["own"],
                 identity=entry.get("identity"),
-                **(
-                    {"derived": made, "origin": made["path"]}
-                    if (made := entry.get("derived"))
-                    else {}
-                ),
+                derived=entry.get("derived"),
+                origin=place_of(entry),
                 wanted=categories,
                 thing_classes=[one["name"] for one in categories],
                 thing_dataset_id_to_contiguous_id={

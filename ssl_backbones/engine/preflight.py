@@ -179,8 +179,8 @@ def check_dataset(cfg: DictConfig, split: str) -> None:
                     mend = "put them back, or say by --data PATH where the data is now"
                 else:
                     mend = mend_of_missing(path)
-                path = metadata.get("origin", path)
-                raise InputError(f"dataset {name!r}: its {what} are not at {path}; {mend}")
+                shown = metadata.get("origin", path) if what == "annotations" else path
+                raise InputError(f"dataset {name!r}: its {what} are not at {shown}; {mend}")
         # What is in COCO's format is left to `prepare`, which asks its file.
         if not is_registered_by(register_coco_instances, name):
             _check_classes(cfg, name, metadata)

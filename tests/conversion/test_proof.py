@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from narrow_resnet import trained
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -53,18 +54,6 @@ def test_the_other_branch_is_scored_and_may_be_near(source_tensors, converted):
     near = converted | {late: converted[late] * np.float32(1 + 2e-6)}
     assert prove(source_tensors, converted, RESNET50, far).other_branch > 1e-2
     assert 0 < prove(source_tensors, converted, RESNET50, near).other_branch < 1e-5
-
-
-def trained(network: nn.Module) -> nn.Module:
-    """With the batch norm statistics of random images, in few of which a channel dies."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
-            module.momentum = None
-    with torch.no_grad():
-        network(torch.randn(2, 3, 64, 64))
-    return network.eval()
 
 
 def backbone_tensors(network: nn.Module) -> dict[str, np.ndarray]:

@@ -35,55 +35,52 @@ def of_a_box() -> dict:
 
 
 @pytest.fixture
-def recorded(tmp_path, monkeypatch):
-    """The config of a run on a file in `tmp_path`, and its folder with the record."""
+def run_on(tmp_path, monkeypatch):
+    """Makes the config of a run on a file in `tmp_path`, and its folder with the record."""
     monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "cache"))
     before = set(DatasetCatalog.list())
-    path = coco_files.written(tmp_path / "train.json", of_a_box())
-    Image.new("RGB", (9, 9)).save(tmp_path / "1.jpg")
-    cfg = OmegaConf.create(
-        {
-            "train": {"data": str(path), "classes": None, "val_share": None},
-            "dataloader": {"train": {"dataset": {"names": ""}}, "test": {"dataset": {"names": ""}}},
-            "model": {},
-        }
-    )
-    own_data.name_own_data(cfg, set())
-    (tmp_path / "run").mkdir()
-    own_data.write_record(cfg, tmp_path / "run")
-    yield SimpleNamespace(cfg=cfg, path=path, folder=tmp_path / "run")
+
+    def run_on(name: str, content: dict) -> SimpleNamespace:
+        path = coco_files.written(tmp_path / name, content)
+        for number, image in enumerate(content["images"]):
+            Image.new("RGB", (9, 9), (20 * number, 0, 0)).save(tmp_path / image["file_name"])
+        names = {"dataset": {"names": ""}}
+        cfg = OmegaConf.create(
+            {
+                "train": {"data": str(path), "classes": None, "val_share": None},
+                "dataloader": {"train": names, "test": names},
+                "model": {},
+            }
+        )
+        own_data.name_own_data(cfg, set())
+        (tmp_path / "run").mkdir()
+        own_data.write_record(cfg, tmp_path / "run")
+        folder, cache = tmp_path / "run", tmp_path / "cache"
+        return SimpleNamespace(cfg=cfg, path=path, folder=folder, cache=cache)
+
+    yield run_on
     for name in set(DatasetCatalog.list()) - before:
         coco_files.forget(name)
 
 
 @pytest.fixture
-def divided(tmp_path, monkeypatch):
-    """The same of a run on a file for all, which was divided: its config, its folder, and the file."""
-    monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "cache"))
-    before = set(DatasetCatalog.list())
+def recorded(run_on):
+    """A run on one image."""
+    return run_on("train.json", of_a_box())
+
+
+@pytest.fixture
+def divided(run_on):
+    """A run on a file for all of eleven images, which was divided."""
     content = of_a_box()
     for number in range(1, 12):
-        name = f"{number}.jpg"
-        content["images"].append({"id": number, "file_name": name, "height": 9, "width": 9})
+        image = {"id": number, "file_name": f"{number}.jpg", "height": 9, "width": 9}
+        content["images"].append(image)
         content["annotations"].append(
             {**content["annotations"][0], "id": 100 + number, "image_id": number}
         )
-        Image.new("RGB", (9, 9), (20 * number, 0, 0)).save(tmp_path / name)
     del content["images"][0]
-    path = coco_files.written(tmp_path / "parts.json", content)
-    cfg = OmegaConf.create(
-        {
-            "train": {"data": str(path), "classes": None, "val_share": None},
-            "dataloader": {"train": {"dataset": {"names": ""}}, "test": {"dataset": {"names": ""}}},
-            "model": {},
-        }
-    )
-    own_data.name_own_data(cfg, set())
-    (tmp_path / "run").mkdir()
-    own_data.write_record(cfg, tmp_path / "run")
-    yield SimpleNamespace(cfg=cfg, path=path, folder=tmp_path / "run", cache=tmp_path / "cache")
-    for name in set(DatasetCatalog.list()) - before:
-        coco_files.forget(name)
+    return run_on("parts.json", content)
 
 
 def test_what_was_divided_is_divided_again_where_the_cache_was_emptied(divided):
