@@ -18,7 +18,7 @@ _AGREE = 0.5
 _EXACT, _BETTER = 0.9, 0.05
 """IoU of a box that is surely that of its mask, and by how much one of two readings must fit better."""
 
-_SLACK = 1
+SLACK = 1
 """Pixels that a box may reach outside its image, as those do that count from 1 or round up."""
 
 _PIXELS = "give x, y, width and height in pixels"
@@ -184,8 +184,8 @@ def _faults(facts: _Facts) -> Iterator[_Fault]:
 
 
 def _reaches_out(corners: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
-    before = (corners[:, :2] < -_SLACK).any(axis=1)
-    return before | (corners[:, 2:] > image_sizes + _SLACK).any(axis=1)
+    before = (corners[:, :2] < -SLACK).any(axis=1)
+    return before | (corners[:, 2:] > image_sizes + SLACK).any(axis=1)
 
 
 def _iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:

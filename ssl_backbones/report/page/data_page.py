@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ... import __version__
+from ...data.annotations.box_judging import SLACK
 from ...data.annotations.examining import Counts
 from ...data.annotations.masks import run_length_fault
 from ...drawing.instances import corners
@@ -206,9 +207,10 @@ def _with_bars(table: Table) -> Table:
 
 
 def _is_outside(box: Sequence[float], image: Mapping[str, Any]) -> bool:
-    """By more than a pixel, as `box_judging` has it."""
+    """By more than the checks let pass."""
     left, top, right, bottom = corners(box)
-    return min(left, top) < -1 or right > image["width"] + 1 or bottom > image["height"] + 1
+    beyond = max(right - image["width"], bottom - image["height"])
+    return max(-left, -top, beyond) > SLACK
 
 
 def _drawn(chosen: Mapping[Key, str], splits: Splits) -> list[tuple[str, Example, str]]:
