@@ -164,6 +164,7 @@ def convert(
 
         if not dry_run:
             progress("writing")
+            _make_folder(Path(dst).parent)
             write_backbone(to, dst, backbone.tensors, provenance)
         origin = provenance()
     return ConversionReport(
@@ -266,8 +267,10 @@ def _check_destination(
             f"{dst} must end in {form.suffix}: by that name the format {form.name} is read (--to "
             "chooses another one)"
         )
-    if not os.access(path.parent, os.W_OK) or not path.parent.is_dir():
-        raise InputError(f"{path.parent} is not a folder that you may write to; give another one")
+    # Folders that are not there are made with the file, once it is known to be worth one.
+    there = next(folder for folder in path.parents if folder.exists())
+    if not os.access(there, os.W_OK) or not there.is_dir():
+        raise InputError(f"{there} is not a folder that you may write to; give another one")
     if path.is_symlink():
         raise InputError(f"{dst} is a symbolic link; give the path of the file itself")
     if path.is_dir():

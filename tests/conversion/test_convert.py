@@ -121,16 +121,24 @@ def test_the_destination_is_checked_before_anything_is_read(tmp_path):
         (old, "--force"),
         (tmp_path / "link.pkl", "symbolic link"),
         (tmp_path / "folder.pkl", "is a folder"),
-        (tmp_path / "nowhere" / "model.pkl", "not a folder"),
-        (old / "model.pkl", "not a folder"),
+        (old / "model.pkl", "old.pkl is not a folder"),
+        (old / "folder" / "model.pkl", "old.pkl is not a folder"),
     ):
         with pytest.raises(InputError, match=says):
             convert(source, destination)
-    for destination in (old, tmp_path / "new.pkl"):
+    for destination in (old, tmp_path / "new.pkl", tmp_path / "new" / "new.pkl"):
         with pytest.raises(InputError, match="No such file"):
             convert(source, destination, force=True)
     assert old.read_bytes() == b"old"
     assert sorted(os.listdir(tmp_path)) == ["folder.pkl", "link.pkl", "old.pkl"]
+
+
+def test_folders_that_are_not_there_are_made_with_the_file(swav_file, tmp_path):
+    destination = tmp_path / "output" / "quickstart" / "model.pkl"
+    convert(swav_file, destination, verify=False, dry_run=True)
+    assert os.listdir(tmp_path) == []
+    convert(swav_file, destination, verify=False)
+    assert [path.name for path in tmp_path.rglob("*")] == ["output", "quickstart", "model.pkl"]
 
 
 def test_the_source_is_never_written_over(tmp_path):
