@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl_backbones.studies.cells import Cell
 from ssl_backbones.studies.initializations import FINETUNED, FROZEN, Expectation
 from ssl_backbones.studies.processes import Step
 
@@ -65,25 +66,11 @@ EXPECTED = (
 """Written down on 25 November 2026, before the study; README.md gives the reasons."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One detector: trained from an arm's weights on a budget of labelled scenes with one seed."""
-
-    arm: str
-    protocol: str
-    budget: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm}_{self.protocol}_{self.budget}_{self.seed}"
-
-    @property
-    def freeze_at(self) -> int:
-        """5 freezes stem and res2 to res5, their batch norms included; 1, the recipe's, the stem."""
-        if self.protocol == FROZEN:
-            return 5
-        return 1 if ARMS[self.arm].has_weights else 0
+def freeze_at(cell: Cell) -> int:
+    """5 freezes stem and res2 to res5, their batch norms included; 1, the recipe's, the stem."""
+    if cell.protocol == FROZEN:
+        return 5
+    return 1 if ARMS[cell.arm].has_weights else 0
 
 
 def cells(
@@ -143,7 +130,7 @@ def cell_step(output: Path, cell: Cell, iterations: int) -> Step:
         f"train.checkpointer.period={iterations}",
         f"dataloader.train.dataset.names=transfer_study_{cell.budget}_train",
         f"dataloader.test.dataset.names=transfer_study_{cell.budget}_test",
-        f"model.backbone.bottom_up.freeze_at={cell.freeze_at}",
+        f"model.backbone.bottom_up.freeze_at={freeze_at(cell)}",
     )
     words = ("tools/train_net.py", "--config-file", CONFIG, "--resume", *overrides)
     return Step(cell.name, words, folder / "inference" / "metrics.json")

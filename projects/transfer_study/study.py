@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -17,27 +16,10 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from projects.transfer_study import cells as plan
-from projects.transfer_study.cells import ARMS, CHECKOUT, Cell
+from projects.transfer_study.cells import ARMS, CHECKOUT
 from ssl_backbones.errors import InputError, run_command
-from ssl_backbones.studies.processes import Outcome, Step
-from ssl_backbones.studies.runner import (
-    DONE,
-    METRICS,
-    Record,
-    Row,
-    StepFailed,
-    Study,
-    results_of_run,
-)
-
-COLUMNS = (
-    *("cell", "arm", "protocol", "budget", "seed", "status", *METRICS, "iterations"),
-    *("backbone_tensors", "backbone_tensors_moved", "fingerprint", "weights"),
-    *("seconds", "cpu_seconds", "processor", "cores", "commit", "finished", "command"),
-)
-"""`weights` is the SHA-256 of the pretrained file, its method and branch; `seconds` is wall time and
-`cpu_seconds` processor time; of the backbone's tensors those have moved whose final values differ from the
-initial ones."""
+from ssl_backbones.studies.cells import Cell, CellStudy, chosen, usable_cores
+from ssl_backbones.studies.processes import Step
 
 SECONDS = {"pretraining": 1200, "finetuned": 106, "frozen": 69}
 """Processor time on an AMD EPYC virtual machine of all pretrainings, and of one cell of either protocol."""
@@ -80,91 +62,49 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--batch-size", type=int, default=64, metavar="N", help="of each pretraining")
     add("--num-test", type=int, default=plan.NUM_TEST, metavar="N", help="test scenes")
-    add("--jobs", type=int, default=_cores(), metavar="N", help="at once (default: one a core)")
+    add(
+        "--jobs",
+        type=int,
+        default=usable_cores(),
+        metavar="N",
+        help="at once (default: one a core)",
+    )
     add("--keep-checkpoints", action="store_true", help="keep the detectors, 150 MB a cell")
     return parser.parse_args(argv)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class TransferStudy(Study):
+class TransferStudy(CellStudy):
     """The cells that were asked for, and the rows of those that have run."""
 
     def __init__(self, arguments: argparse.Namespace):
-        folder = CHECKOUT / arguments.output
-        # One thread a process, and as many processes as cores: sums are then always in one order.
-        variables = {"OMP_NUM_THREADS": "1"}
+        variables = {}
         if "DETECTRON2_DATASETS" in os.environ:
             variables["DETECTRON2_DATASETS"] = os.environ["DETECTRON2_DATASETS"]
-        record = Record(folder / "cells.csv", COLUMNS)
-        super().__init__(
-            folder, record, "study.json", root=CHECKOUT, variables=variables, jobs=arguments.jobs
-        )
-        self.arguments, self.output = arguments, arguments.output
         whole = list(plan.cells(arguments.arms, arguments.budgets, arguments.seeds))
-        order = [cell.name for cell in (*plan.cells(), *whole)]
-        self.places = {name: place for place, name in reversed(list(enumerate(order)))}
-        self.cells = {cell.name: cell for cell in _chosen(whole, arguments.only)}
-
-    def names(self) -> list[str]:
-        return list(self.cells)
+        super().__init__(
+            arguments.output,
+            chosen(whole, arguments.only),
+            root=CHECKOUT,
+            variables=variables,
+            jobs=arguments.jobs,
+            order=[cell.name for cell in (*plan.cells(), *whole)],
+            machine=_machine,
+            expected=plan.EXPECTED,
+            keep_checkpoints=arguments.keep_checkpoints,
+        )
+        self.arguments = arguments
 
     def settings(self) -> dict[str, object]:
         names = ("iterations", "pretrain_iterations", "batch_size", "num_test")
         return {name: getattr(self.arguments, name) for name in names}
 
-    def identity(self, name: str) -> dict[str, object]:
-        # Not at the top: --help and --plan need no numpy.
-        from projects.benchmarks.machine import machine
+    def weights_of(self, arm: str) -> Path | None:
+        return plan.weights(self.output, arm, ".pkl") if ARMS[arm].has_weights else None
 
-        cell, here = self.cells[name], machine()
-        of_cell = {field: getattr(cell, field) for field in ("arm", "protocol", "budget", "seed")}
-        return {"cell": name, **of_cell, "processor": here["processor"], "cores": here["cores"]}
+    def cell_step(self, cell: Cell) -> Step:
+        return plan.cell_step(self.output, cell, self.arguments.iterations)
 
-    def results(self, name: str) -> dict[str, object]:
-        """What the run folder of a finished cell adds; of one with pretrained weights, what has moved."""
-        from ssl_backbones.engine import record
-
-        folder, arm = self.folder / "cells" / name, self.cells[name].arm
-        run = record.read(folder)
-        found = results_of_run(folder, run) | {"commit": _commit(run)}
-        if ARMS[arm].has_weights:
-            converted = CHECKOUT / plan.weights(self.output, arm, ".pkl")
-            moved, total = backbone_moves(folder / "model_final.pth", converted)
-            found |= {"backbone_tensors": str(total), "backbone_tensors_moved": str(moved)}
-        return found
-
-    def told(self, name: str, row: Row, outcome: Outcome) -> str:
-        ap = "/".join(f"{float(row[f'{t}/AP'] or 0):.1f}" for t in ("bbox", "segm"))
-        said = f"box/mask AP {ap}" if row["status"] == DONE else row["status"]
-        return f"{name}: {said}, {row['seconds']} s"
-
-    def place(self, row: Row) -> int:
-        return self.places.get(row["cell"], len(self.places))
-
-    def ended(self, step: Step, outcome: Outcome) -> None:
-        """What is no longer needed of a cell that is done goes."""
-        super().ended(step, outcome)
-        if self.is_done(step.name) and not self.arguments.keep_checkpoints:
-            folder = self.folder / "cells" / step.name
-            for file in (*folder.glob("model_*.pth*"), folder / "last_checkpoint"):
-                file.unlink(missing_ok=True)
-
-    def go_on(self) -> None:
-        """Make what the missing cells need, then the cells.
-
-        Raises:
-            StepFailed: what all cells wait for went wrong.
-        """
-        with self.at_work():
-            (self.folder / "weights").mkdir(exist_ok=True)
-            missing = [self.cells[name] for name in self.missing()]
-            self._prepare(missing)
-            self._run_cells(missing)
-
-    def _prepare(self, missing: list[Cell]) -> None:
+    def prepare_for(self, missing: Sequence[Cell]) -> None:
         needed = [ARMS[name] for name in dict.fromkeys(cell.arm for cell in missing)]
         needed = [arm for arm in needed if arm.has_weights]
         sources = [ARMS[arm.shuffled_from] for arm in needed if arm.shuffled_from]
@@ -178,75 +118,18 @@ class TransferStudy(Study):
         ]
         self.prepare("scenes", scenes)
         make = [plan.pretraining_step(self.output, arm, options) for arm in pretrained.values()]
-        self._make_missing("pretraining", make)
+        self.make_missing("pretraining", make)
         shuffled = [arm for arm in needed if arm.shuffled_from]
         make = [plan.pretraining_step(self.output, arm, ()) for arm in shuffled]
-        self._make_missing("shuffled control", make)
-        self._make_missing("conversion", [plan.conversion_step(self.output, arm) for arm in needed])
-
-    def _make_missing(self, what: str, steps: list[Step]) -> None:
-        self.prepare(what, [step for step in steps if not (CHECKOUT / step.makes).exists()])
-
-    def _run_cells(self, missing: list[Cell]) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        steps = [plan.cell_step(self.output, cell, self.arguments.iterations) for cell in missing]
-        self.announce("cells", steps[:1], total=len(steps))
-        columns = ("cells", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, disable=not steps) as progress:
-            task = progress.add_task("", total=len(steps))
-
-            def say(line: str) -> None:
-                progress.advance(task)
-                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-            self.say = say
-            self.run(steps)
-
-    def compare(self) -> int:
-        """Tables and figure of the cells that have run, by the command that a reader can type."""
-        table, figure = (self.output / name for name in ("comparison.md", "ap_against_budget.png"))
-        arms = {row["arm"] for row in self.rows.values()}
-        words = ["tools/compare_init.py", str(self.output / "cells.csv")]
-        words += ["--markdown", str(table), "--figure", str(figure)]
-        if "scratch" in arms:
-            words += ["--reference", "scratch"]
-        for expected in plan.EXPECTED:
-            if {expected.higher, expected.lower} <= arms:
-                words += ["--expect", str(expected)]
-        step = Step("compare", tuple(words), table)
-        print(f"\n== comparison\n$ {step.command({})}", flush=True)
-        return subprocess.run([sys.executable, *words], cwd=CHECKOUT).returncode
+        self.make_missing("shuffled control", make)
+        self.make_missing("conversion", [plan.conversion_step(self.output, arm) for arm in needed])
 
 
-def backbone_moves(detector: Path, converted: Path) -> tuple[int, int]:
-    """How many of the backbone's tensors differ from those that the detector started from; of how many."""
-    import numpy as np
+def _machine() -> dict[str, object]:
+    # Not at the top: --help and --plan need no numpy.
+    from projects.benchmarks.machine import machine
 
-    from ssl_backbones.conversion.reading import read_checkpoint
-
-    before = read_checkpoint(converted).content["model"]
-    after = read_checkpoint(detector).content["model"]
-    moved = sum(
-        not np.array_equal(np.asarray(value), np.asarray(after[f"backbone.bottom_up.{name}"]))
-        for name, value in before.items()
-    )
-    return moved, len(before)
-
-
-def _commit(run: Mapping) -> str:
-    state = (run.get("git") or {}).get("ssl_backbones") or {}
-    return f"{state.get('commit', '')[:12]}{' with changes' if state.get('dirty') else ''}"
-
-
-def _chosen(cells: list[Cell], only: list[str] | None) -> list[Cell]:
-    if not only:
-        return cells
-    by_name = {cell.name: cell for cell in cells}
-    for name in only:
-        if name not in by_name:
-            raise InputError(f"--only {name}: no such cell; --plan lists all {len(cells)}")
-    return [by_name[name] for name in dict.fromkeys(only)]
+    return machine()
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
@@ -281,15 +164,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         show_plan(study)
         return 0
-    try:
-        study.go_on()
-    except StepFailed as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
-    status = study.compare() if any(row["status"] == DONE for row in study.rows.values()) else 0
-    done = len(study.cells) - len(study.missing())
-    print(f"\n{done} of {len(study.cells)} cells are done\nresults: {study.output / 'cells.csv'}")
-    return study.tell_failures() or status
+    return study.do()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -335,7 +335,7 @@ def draw_budget_curves(
                 ]
                 if points:
                     _draw_arm(axis, points, arms.index(arm), arm)
-            axis.set(title=protocol, xlabel="labelled scenes", xscale="log")
+            axis.set(title=protocol, xlabel="labelled images", xscale="log")
             axis.grid(alpha=0.3)
             ticks = sorted({_number(budget) for _, budget in summaries})
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -43,8 +43,8 @@ def test_the_plan_has_every_arm_budget_seed_and_protocol_once(cells):
     plan = list(cells.cells())
     # 6 arms, 2 budgets, 3 seeds; random weights are not frozen.
     assert len({cell.name for cell in plan}) == len(plan) == 6 * 2 * 3 + 5 * 2 * 3
-    frozen = {cell.arm: cell.freeze_at for cell in plan if cell.protocol == "frozen"}
-    trained = {cell.arm: cell.freeze_at for cell in plan if cell.protocol == "finetuned"}
+    frozen = {cell.arm: cells.freeze_at(cell) for cell in plan if cell.protocol == "frozen"}
+    trained = {cell.arm: cells.freeze_at(cell) for cell in plan if cell.protocol == "finetuned"}
     assert set(frozen) == set(trained) - {"scratch"} and set(frozen.values()) == {5}
     assert trained == {arm: int(arm != "scratch") for arm in cells.ARMS}
 

@@ -1,0 +1,240 @@
+"""Studies of what a start is worth: a cell is a detector, trained from one arm's weights with one seed.
+
+A study's project says its arms, cells and recipe; what is alike in all of them stands here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from .initializations import Expectation
+from .processes import Outcome, Step
+from .runner import DONE, METRICS, Record, Row, StepFailed, Study, results_of_run
+
+COLUMNS = (
+    *("cell", "arm", "protocol", "budget", "seed", "status", *METRICS, "iterations"),
+    *("backbone_tensors", "backbone_tensors_moved", "fingerprint", "weights"),
+    *("seconds", "cpu_seconds", "processor", "cores", "commit", "finished", "command"),
+)
+"""`weights` is the SHA-256 of the pretrained file, its method and branch; `seconds` is wall time and
+`cpu_seconds` processor time; of the backbone's tensors those have moved whose final values differ from the
+initial ones."""
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One detector: trained from an arm's weights on a budget of labelled images with one seed."""
+
+    arm: str
+    protocol: str
+    budget: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}_{self.protocol}_{self.budget}_{self.seed}"
+
+
+class CellStudy(Study):
+    """The cells that were asked for, and the rows of those that have run.
+
+    A kind of it says what the cells wait for (`prepare_for`), how one is trained (`cell_step`), and from what
+    (`weights_of`).
+
+    Attributes:
+        output: of the commands, relative to `root`.
+        cells: by name, in the order in which they run.
+        order: names of cells, by which rows are sorted.
+        machine: gives "processor" and "cores", for the rows.
+        expected: orders that were written down before the study.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        cells: Iterable[Cell],
+        *,
+        root: Path,
+        variables: Mapping[str, str],
+        jobs: int,
+        order: Sequence[str],
+        machine: Callable[[], Mapping[str, object]],
+        expected: Sequence[Expectation],
+        keep_checkpoints: bool = False,
+    ):
+        folder = root / output
+        super().__init__(
+            folder,
+            Record(folder / "cells.csv", COLUMNS),
+            "study.json",
+            root=root,
+            # One thread a process, and as many processes as cores: sums are then always in one order.
+            variables={"OMP_NUM_THREADS": "1", **variables},
+            jobs=jobs,
+        )
+        self.output, self.machine, self.expected = output, machine, expected
+        self.keep_checkpoints = keep_checkpoints
+        self.cells = {cell.name: cell for cell in cells}
+        self._places = {name: place for place, name in reversed(list(enumerate(order)))}
+
+    def prepare_for(self, missing: Sequence[Cell]) -> None:
+        """Make what these cells need, unless it is there.
+
+        Raises:
+            StepFailed: what all cells wait for went wrong.
+        """
+        raise NotImplementedError
+
+    def cell_step(self, cell: Cell) -> Step:
+        """The training of a cell, in `cells/NAME` of the folder."""
+        raise NotImplementedError
+
+    def weights_of(self, arm: str) -> Path | None:
+        """The converted file that an arm starts from, relative to `root`; None of random weights."""
+        raise NotImplementedError
+
+    def names(self) -> list[str]:
+        return list(self.cells)
+
+    def identity(self, name: str) -> dict[str, object]:
+        cell, here = self.cells[name], self.machine()
+        of_cell = {field: getattr(cell, field) for field in ("arm", "protocol", "budget", "seed")}
+        of_machine = {field: here[field] for field in ("processor", "cores")}
+        return {"cell": name, **of_cell, **of_machine}
+
+    def results(self, name: str) -> dict[str, object]:
+        """What the run folder of a finished cell adds; of one with pretrained weights, what has moved."""
+        from ..engine import record
+
+        folder = self.folder / "cells" / name
+        run = record.read(folder)
+        found = results_of_run(folder, run) | {"commit": _commit(run)}
+        if converted := self.weights_of(self.cells[name].arm):
+            moved, total = backbone_moves(folder / "model_final.pth", self.root / converted)
+            found |= {"backbone_tensors": str(total), "backbone_tensors_moved": str(moved)}
+        return found
+
+    def told(self, name: str, row: Row, outcome: Outcome) -> str:
+        ap = "/".join(f"{float(row[f'{t}/AP'] or 0):.1f}" for t in ("bbox", "segm"))
+        said = f"box/mask AP {ap}" if row["status"] == DONE else row["status"]
+        return f"{name}: {said}, {row['seconds']} s"
+
+    def place(self, row: Row) -> int:
+        return self._places.get(row["cell"], len(self._places))
+
+    def ended(self, step: Step, outcome: Outcome) -> None:
+        """What is no longer needed of a cell that is done goes."""
+        super().ended(step, outcome)
+        if self.is_done(step.name) and not self.keep_checkpoints:
+            folder = self.folder / "cells" / step.name
+            for file in (*folder.glob("model_*.pth*"), folder / "last_checkpoint"):
+                file.unlink(missing_ok=True)
+
+    def make_missing(self, what: str, steps: Sequence[Step]) -> None:
+        """Do those steps whose file is not there.
+
+        Raises:
+            StepFailed: one of them went wrong.
+        """
+        self.prepare(what, [step for step in steps if not (self.root / step.makes).exists()])
+
+    def go_on(self) -> None:
+        """Make what the missing cells need, then the cells.
+
+        Raises:
+            StepFailed: what all cells wait for went wrong.
+        """
+        with self.at_work():
+            (self.folder / "weights").mkdir(exist_ok=True)
+            missing = [self.cells[name] for name in self.missing()]
+            self.prepare_for(missing)
+            self._run_cells([self.cell_step(cell) for cell in missing])
+
+    def _run_cells(self, steps: Sequence[Step]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        self.announce("cells", steps[:1], total=len(steps))
+        columns = ("cells", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, disable=not steps) as progress:
+            task = progress.add_task("", total=len(steps))
+
+            def say(line: str) -> None:
+                progress.advance(task)
+                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+            self.say = say
+            self.run(steps)
+
+    def compare(self) -> int:
+        """Tables and figure of the cells that have run, by the command that a reader can type."""
+        arms = {row["arm"] for row in self.rows.values()}
+        words = ["tools/compare_init.py", str(self.output / "cells.csv")]
+        table, figure = (self.output / name for name in ("comparison.md", "ap_against_budget.png"))
+        words += ["--markdown", str(table), "--figure", str(figure)]
+        if "scratch" in arms:
+            words += ["--reference", "scratch"]
+        for expected in self.expected:
+            if {expected.higher, expected.lower} <= arms:
+                words += ["--expect", str(expected)]
+        step = Step("compare", tuple(words), table)
+        print(f"\n== comparison\n$ {step.command({})}", flush=True)
+        return subprocess.run([sys.executable, *words], cwd=self.root).returncode
+
+    def do(self) -> int:
+        """Go on to the end, compare, and say where everything is; returns the exit status."""
+        try:
+            self.go_on()
+        except StepFailed as failure:
+            print(f"error: {failure}", file=sys.stderr)
+            return 1
+        status = self.compare() if any(row["status"] == DONE for row in self.rows.values()) else 0
+        done = len(self.cells) - len(self.missing())
+        print(
+            f"\n{done} of {len(self.cells)} cells are done\nresults: {self.output / self.record.path.name}"
+        )
+        return self.tell_failures() or status
+
+
+def chosen(cells: Sequence[Cell], only: Sequence[str] | None) -> list[Cell]:
+    """The cells of these names; all of them without any.
+
+    Raises:
+        InputError: there is no cell of a name.
+    """
+    if not only:
+        return list(cells)
+    by_name = {cell.name: cell for cell in cells}
+    for name in only:
+        if name not in by_name:
+            raise InputError(f"--only {name}: no such cell; --plan lists all {len(cells)}")
+    return [by_name[name] for name in dict.fromkeys(only)]
+
+
+def backbone_moves(detector: Path, converted: Path) -> tuple[int, int]:
+    """How many of the backbone's tensors differ from those that the detector started from; of how many."""
+    import numpy as np
+
+    from ..conversion.reading import read_checkpoint
+
+    before = read_checkpoint(converted).content["model"]
+    after = read_checkpoint(detector).content["model"]
+    moved = sum(
+        not np.array_equal(np.asarray(value), np.asarray(after[f"backbone.bottom_up.{name}"]))
+        for name, value in before.items()
+    )
+    return moved, len(before)
+
+
+def _commit(run: Mapping) -> str:
+    state = (run.get("git") or {}).get("ssl_backbones") or {}
+    return f"{state.get('commit', '')[:12]}{' with changes' if state.get('dirty') else ''}"
