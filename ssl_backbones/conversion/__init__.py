@@ -8,10 +8,11 @@ imported when it is asked for: to print a help text, numpy and the rest are not 
 
 from __future__ import annotations
 
-CONVERSION = 2
+CONVERSION = 3
 """Raised whenever an equal file may be converted otherwise than before: kept copies are then made anew.
 
-1: nothing but the tensors was read. 2: also the text in and beside a file.
+1: nothing but the tensors was read. 2: also the text in and beside a file. 3: lightly-train's
+`normalize_args` as well.
 """
 
 _MODULES = {

@@ -8,7 +8,8 @@ nothing; the files beside it, which a user can mend, are refused then.
 Sources: OpenMMLab's mmcv runner/checkpoint.py and mmengine runner/runner.py (`meta`), mmdet
 models/backbones/resnet.py (`style`), mmpretrain models/utils/data_preprocessor.py; Hugging Face's
 models/resnet/modeling_resnet.py, image_processing_utils.py; timm models/_hub.py (config.json),
-models/resnet.py, train.py and utils/checkpoint_saver.py (`arch`, `args`).
+models/resnet.py, train.py and utils/checkpoint_saver.py (`arch`, `args`); lightly-train's
+_checkpoint.py and _transforms/transform.py (`normalize_args`).
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def stated(checkpoint: Checkpoint, backbone: Backbone) -> Stated:
         *_own(checkpoint),
         *_openmmlab(checkpoint.content, backbone),
         *_timm_training(checkpoint.content),
+        *_lightly_train(checkpoint.content),
         *_beside(texts, backbone),
     ]
     channels = _in_channels(backbone)
@@ -166,6 +168,17 @@ def _timm_training(content: object) -> Iterator[Statement]:
     if isinstance(arguments, Foreign) and arguments.attributes.get("model") == arch:
         mean, std = (arguments.attributes.get(name) for name in ("mean", "std"))
         yield from _statistics(mean, std, "args (mean, std)", 255.0)
+
+
+# In the file: what lightly-train keeps of its images
+
+
+def _lightly_train(content: object) -> Iterator[Statement]:
+    kept = content.get("lightly_train") if isinstance(content, dict) else None
+    normalised = kept.get("normalize_args") if isinstance(kept, dict) else None
+    if isinstance(normalised, dict):
+        where = "lightly_train (normalize_args)"
+        yield from _statistics(normalised.get("mean"), normalised.get("std"), where, 255.0)
 
 
 # In the file: OpenMMLab's configs

@@ -444,6 +444,27 @@ def test_timms_training_notes_its_network_and_its_mean(tmp_path, plain):
     assert "is timm's resnetblur50, as arch in it says" in refusal(path)
 
 
+def test_lightly_trains_mean_and_deviation(tmp_path, plain):
+    """_checkpoint.py: `normalize_args` on the scale 0-1, beside the networks."""
+    path = tmp_path / "last.ckpt"
+
+    def save(normalised: object) -> None:
+        state = state_of(plain, "embedding_model.wrapped_model._features.")
+        state = {name: tensor for name, tensor in state.items() if ".fc." not in name}
+        state |= {"projection_head.layers.0.weight": torch.zeros(4, 4)}
+        kept = {"version": "0.6.0", "models": {}, "normalize_args": normalised}
+        torch.save({"state_dict": state, "epoch": 1, "lightly_train": kept}, path)
+
+    save({"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]})
+    assert said_of(path) == IMAGENET_INPUT
+    save({"mean": [0.5, 0.25, 0.125], "std": [0.5] * 3})
+    own = {"pixel_mean": [127.5, 63.75, 31.875], "pixel_std": [127.5] * 3}
+    assert said_of(path) == IMAGENET_INPUT | own
+    for nothing in ({}, {"mean": [0.5] * 3}, "ImageNet", {"mean": [0.5] * 3, "std": [0] * 3}):
+        save(nothing)
+        assert said_of(path) == IMAGENET_INPUT
+
+
 def test_batch_norms_out_of_caffe2_are_refused(tmp_path, plain):
     """mmdet's tools/model_converters/detectron2pytorch.py writes 0 and 1 for their statistics."""
     state = {
