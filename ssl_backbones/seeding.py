@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping, Sequence
+from zlib import crc32
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 
 def seed_everything(*place: int) -> None:
@@ -23,3 +26,29 @@ def seed_everything(*place: int) -> None:
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
+
+
+class SeededByDraw(TorchFunctionMode):
+    """While it is on, torch's n-th drawing of initial weights depends on the place and on n alone.
+
+    Two networks of one structure and other widths then differ where a width does, and nowhere behind it.
+    """
+
+    def __init__(self, *place: int):
+        super().__init__()
+        self.place, self.drawn = place, 0
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: Sequence = (), kwargs: Mapping | None = None
+    ) -> object:
+        name = getattr(func, "__name__", "")
+        # In place, as nn.init and its kin, or a new tensor; that some draw nothing does no harm.
+        if (name.endswith("_") and not name.endswith("__")) or name.startswith(("rand", "normal")):
+            seed_everything(*self.place, self.drawn)
+            self.drawn += 1
+        return func(*args, **(kwargs or {}))
+
+
+def place_of(name: str) -> int:
+    """A whole number for a place that has a name."""
+    return crc32(name.encode())

@@ -24,6 +24,9 @@ train = dict(
     # Seed of every random number: what is drawn depends on it and on the place in the run alone. A negative
     # one is drawn anew for each run; --resume goes on with the run's.
     seed=-1,
+    # RPN, heads and FPN draw their initial weights from streams of their own: equal seeds start them alike
+    # behind any backbone (tools/compare_backbones.py).
+    paired_init=False,
     # "cuda", or "cpu" with --num-processes.
     device="cuda",
     # The batch that optimizer.lr and the schedule are meant for, in images a step. Another

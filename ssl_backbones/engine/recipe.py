@@ -62,6 +62,9 @@ def recipe(
         for key, value in flat(plain(cfg))
         if not any(fnmatchcase(key, pattern) for pattern in WITHOUT_EFFECT)
     }
+    if not found.get("train.paired_init"):
+        # As every run before there was the choice.
+        found.pop("train.paired_init", None)
     if found.get("train.warmup_iters") is not None:
         # It follows from these iterations, and is set when the schedule is built.
         found.pop("lr_multiplier.warmup_length", None)

@@ -24,6 +24,7 @@ from ..data.preparing import prepare
 from ..errors import InputError
 from ..evaluation.coco import evaluate_all
 from ..lazy import stock_name
+from ..modeling.paired import build_paired
 from .card import run_card, show
 from .checkpoints.checkpointer import StrictCheckpointer
 from .config import (
@@ -227,7 +228,10 @@ def _in_process(args: Namespace, world: World) -> int:
     start = settle(cfg, world, args)
     set_up(cfg, args, start)
     setting = take_effect(cfg, world, start)
-    model = instantiate(cfg.model)
+    if cfg.train.get("paired_init"):
+        model = build_paired(cfg.model, cfg.train.seed)
+    else:
+        model = instantiate(cfg.model)
     model.to(cfg.train.device)
     status = _evaluate_only(setting, model) if args.eval_only else train(setting, model, args)
     if comm.is_main_process():

@@ -36,6 +36,7 @@ def plain():
     [
         "train.output_dir=elsewhere",
         "train.log_period=7",
+        "train.paired_init=false",
         "train.device=cpu",
         "train.checkpointer.period=9",
         "train.init_checkpoint=renamed.pkl",
@@ -66,6 +67,7 @@ def test_where_and_how_fast_do_not_count(plain, override):
         "dataloader.train.mapper.augmentations.0.short_edge_length=640",
         "dataloader.train.total_batch_size=8",
         "train.amp.enabled=true",
+        "train.paired_init=true",
         # Pixels may be off by 1.
         "dataloader.train.mapper.exact=false",
     ],
