@@ -118,6 +118,7 @@ setup(
         "console_scripts": [
             "ssl-browse = ssl_backbones.tools.browse_data:main",
             "ssl-check-data = ssl_backbones.tools.check_data:main",
+            "ssl-compare-backbones = ssl_backbones.tools.compare_backbones:main",
             "ssl-compare-init = ssl_backbones.tools.compare_init:main",
             "ssl-convert = ssl_backbones.tools.convert_checkpoint:main",
             "ssl-evaluate = ssl_backbones.tools.evaluate_backbone:main",

@@ -18,6 +18,7 @@ CHECKOUT = Path(__file__).parent.parent
 COMMANDS = [
     "ssl-browse",
     "ssl-check-data",
+    "ssl-compare-backbones",
     "ssl-compare-init",
     "ssl-convert",
     "ssl-evaluate",

@@ -80,6 +80,11 @@ TABLE = {
     ),
     "check_data.py": Sized(),
     "--classes three,ten": Sized(),
+    "scratch --data numerals --seeds 3 --plan": Sized(),
+    "compare_backbones.py": Sized(
+        {"--seeds 3": "--seeds 1 --jobs 2"},
+        SMALL_OWN_DATA.replace("train.seed=1 ", "train.max_iter=1 "),
+    ),
     "--data signs": Sized({"--epochs 20": "--epochs 0.1"}, SMALL_OWN_DATA),
     "--data numerals": Sized(add=SMALL_OWN_DATA, trains=True),
     "browse_data.py --config-file numerals_swav.py": Sized(),

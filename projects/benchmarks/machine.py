@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ssl_backbones.studies.cells import processor, usable_cores
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARIES = (
     *("torch", "torchvision", "detectron2", "numpy", "pillow", "pycocotools", "faster-coco-eval"),
@@ -20,10 +22,8 @@ LIBRARIES = (
 def machine() -> dict[str, str | int | None]:
     """Processor, cores this process may use, memory in GiB, system and GPU (None if there is none)."""
     return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1,
+        "processor": processor(),
+        "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "gpu": _gpu(),
@@ -46,15 +46,6 @@ def circumstances() -> dict:
         # Of the last minute, before the row: 0 is an idle machine, 1 is one busy core.
         "load_before": round(os.getloadavg()[0], 1),
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _gpu() -> str | None:

@@ -95,7 +95,6 @@ class PhotographStudy(CellStudy):
             variables={},
             jobs=arguments.jobs,
             order=[cell.name for cell in whole],
-            machine=_machine,
             expected=EXPECTED,
             keep_checkpoints=arguments.keep_checkpoints,
         )
@@ -153,13 +152,6 @@ def _checked(data: str) -> tuple[int, str]:
     learnt = verdict_of(train.annotations, train.images, str(train.shown), masks=True)
     tested = verdict_of(test.annotations, test.images, str(test.shown), evaluated=True, masks=True)
     return learnt.counts["images"], f"{learnt.sha256[:12]} {tested.sha256[:12]}"
-
-
-def _machine() -> dict[str, object]:
-    # Not at the top: --help and --plan need no numpy.
-    from projects.benchmarks.machine import machine
-
-    return machine()
 
 
 def show_plan(study: PhotographStudy) -> None:

@@ -88,7 +88,6 @@ class TransferStudy(CellStudy):
             variables=variables,
             jobs=arguments.jobs,
             order=[cell.name for cell in (*plan.cells(), *whole)],
-            machine=_machine,
             expected=plan.EXPECTED,
             keep_checkpoints=arguments.keep_checkpoints,
         )
@@ -123,13 +122,6 @@ class TransferStudy(CellStudy):
         make = [plan.pretraining_step(self.output, arm, ()) for arm in shuffled]
         self.make_missing("shuffled control", make)
         self.make_missing("conversion", [plan.conversion_step(self.output, arm) for arm in needed])
-
-
-def _machine() -> dict[str, object]:
-    # Not at the top: --help and --plan need no numpy.
-    from projects.benchmarks.machine import machine
-
-    return machine()
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

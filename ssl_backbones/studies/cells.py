@@ -6,9 +6,10 @@ A study's project says its arms, cells and recipe; what is alike in all of them 
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,16 @@ initial ones."""
 
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """What the system calls it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,6 @@ class CellStudy(Study):
         output: of the commands, relative to `root`.
         cells: by name, in the order in which they run.
         order: names of cells, by which rows are sorted.
-        machine: gives "processor" and "cores", for the rows.
         expected: orders that were written down before the study.
     """
 
@@ -68,8 +78,7 @@ class CellStudy(Study):
         variables: Mapping[str, str],
         jobs: int,
         order: Sequence[str],
-        machine: Callable[[], Mapping[str, object]],
-        expected: Sequence[Expectation],
+        expected: Sequence[Expectation] = (),
         keep_checkpoints: bool = False,
     ):
         folder = root / output
@@ -82,7 +91,7 @@ class CellStudy(Study):
             variables={"OMP_NUM_THREADS": "1", **variables},
             jobs=jobs,
         )
-        self.output, self.machine, self.expected = output, machine, expected
+        self.output, self.expected = output, expected
         self.keep_checkpoints = keep_checkpoints
         self.cells = {cell.name: cell for cell in cells}
         self._places = {name: place for place, name in reversed(list(enumerate(order)))}
@@ -107,10 +116,9 @@ class CellStudy(Study):
         return list(self.cells)
 
     def identity(self, name: str) -> dict[str, object]:
-        cell, here = self.cells[name], self.machine()
+        cell = self.cells[name]
         of_cell = {field: getattr(cell, field) for field in ("arm", "protocol", "budget", "seed")}
-        of_machine = {field: here[field] for field in ("processor", "cores")}
-        return {"cell": name, **of_cell, **of_machine}
+        return {"cell": name, **of_cell, "processor": processor(), "cores": usable_cores()}
 
     def results(self, name: str) -> dict[str, object]:
         """What the run folder of a finished cell adds; of one with pretrained weights, what has moved."""

@@ -86,13 +86,13 @@ def _own(config: Path) -> Protocol:
 
 
 def conversion_step(checkpoint: str, converted: Path) -> Step:
-    words = (_as_typed("tools/convert_checkpoint.py"), checkpoint, str(converted))
+    words = (as_typed("tools/convert_checkpoint.py"), checkpoint, str(converted))
     return Step("conversion", words, converted)
 
 
 def preparation_step(protocol: Protocol) -> Step:
     tool, *options = protocol.preparation
-    return Step(f"{protocol.name}_preparation", (_as_typed(tool), *options), Path())
+    return Step(f"{protocol.name}_preparation", (as_typed(tool), *options), Path())
 
 
 def run_step(
@@ -107,7 +107,7 @@ def run_step(
         overrides: of every run; the protocol's own come after them.
     """
     words = (
-        _as_typed("tools/train_net.py"),
+        as_typed("tools/train_net.py"),
         *("--config-file", _short(run.protocol.config_path())),
         *("--resume", *flags, *overrides, *run.overrides),
         f"train.init_checkpoint={weights}",
@@ -182,7 +182,7 @@ def _without_own(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key not in ("weights", "train.seed")}
 
 
-def _as_typed(path: str) -> str:
+def as_typed(path: str) -> str:
     """A file of the checkout as one types it there: elsewhere its whole path."""
     return _short(root() / path)
 

@@ -1,0 +1,164 @@
+"""Comparing backbones: what its words mean, what is equal between arms, and the whole of it in miniature."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from own_data import own_data
+from running import difference
+
+from ssl_backbones.errors import InputError
+from ssl_backbones.studies.backbones import BackboneStudy, check_overrides, parse_arms, read_data
+
+SMALL = (
+    "train.max_iter=1",
+    "train.log_period=1",
+    "train.draw_batches=0",
+    "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+    "dataloader.train.mapper.augmentations.0.short_edge_length=64",
+    "dataloader.test.mapper.augmentations.0.short_edge_length=64",
+    "model.roi_heads.batch_size_per_image=16",
+    "model.proposal_generator.post_nms_topk=[50,20]",
+)
+
+
+@pytest.fixture(scope="module")
+def data(digits, module_folder):
+    return own_data(digits, module_folder / "photos")
+
+
+@pytest.fixture
+def study(data, tmp_path, moco_file):
+    def of(*words, **options):
+        arms = parse_arms([word.replace("FILE", str(moco_file)) for word in words])
+        return BackboneStudy(
+            arms, read_data(str(data)), Path("out"), root=tmp_path, seeds=3, **options
+        )
+
+    return of
+
+
+def test_arms_by_their_words(moco_file):
+    words = (str(moco_file), "mine=" + str(moco_file), f"{moco_file}:shuffled")
+    words += ("ssl://augnet_imagenet", "ssl://augnet_imagenet:bgr", "supervised", "scratch")
+    found = [(arm.name, arm.source, arm.spoilt, arm.intact) for arm in parse_arms(words)]
+    stem, file = moco_file.name.split(".")[0], str(moco_file)
+    assert found == [
+        (stem, file, "", stem),
+        ("mine", file, "", "mine"),
+        (f"{stem}-shuffled", file, "shuffled", stem),
+        ("augnet_imagenet", "ssl://augnet_imagenet", "", "augnet_imagenet"),
+        ("augnet_imagenet-bgr", "ssl://augnet_imagenet", "bgr", "augnet_imagenet"),
+        ("supervised", "ssl://supervised_imagenet", "", "supervised"),
+        ("scratch", "", "", "scratch"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["scratch"], "one arm has nothing to be compared with"),
+        (["FILE", "FILE"], "give each a name of its own, as NAME=FILE"),
+        (["FILE", "scratch:shuffled"], "random weights have nothing that could be spoilt"),
+        (["FILE", "nowhere.pth"], "there is no file nowhere.pth: an arm is a checkpoint"),
+        (["FILE", "ssl://nothing"], "no weights are named ssl://nothing"),
+        (["FILE", "FILE:upside_down"], "there is no file"),
+    ],
+)
+def test_arms_that_are_none_are_refused(moco_file, words, message):
+    with pytest.raises(InputError, match=message):
+        parse_arms([word.replace("FILE", str(moco_file)) for word in words])
+
+
+def test_overrides_that_would_unpair_the_arms_are_refused():
+    check_overrides(["optimizer.lr=0.01", "train.max_iter=5"])
+    for word in ("train.seed=1", "train.paired_init=false", "train.init_checkpoint=a.pkl"):
+        with pytest.raises(InputError, match="is set by"):
+            check_overrides([word])
+
+
+def test_between_arms_of_a_seed_only_the_weights_differ(study):
+    it = study("FILE", "FILE:shuffled", "scratch")
+    names = it.names()
+    assert len(names) == 9 and [name[-1] for name in names] == list("000111222")
+    for seed in range(3):
+        cells = [cell for cell in it.cells.values() if cell.seed == seed]
+        commands = [
+            {
+                word
+                for word in it.cell_step(cell).words
+                if not word.startswith(("train.init_checkpoint=", "train.output_dir="))
+            }
+            for cell in cells
+        ]
+        assert commands[0] == commands[1] == commands[2]
+        # A random stem has to learn, and so do the others then.
+        assert {f"train.seed={seed}", "train.paired_init=true"} < commands[0]
+        assert "model.backbone.bottom_up.freeze_at=0" in commands[0]
+    assert not any("freeze_at" in word for word in study("FILE", "FILE:bgr").overrides)
+
+
+def test_frozen_keeps_the_backbone_as_it_is(study):
+    it = study("FILE", "FILE:bgr", protocol="frozen")
+    words = it.cell_step(next(iter(it.cells.values()))).words
+    assert "model.backbone.bottom_up.freeze_at=5" in words
+    assert "model.backbone.bottom_up.stages.norm=FrozenBN" in words
+    with pytest.raises(InputError, match="scratch would keep its random weights"):
+        study("FILE", "scratch", protocol="frozen")
+
+
+def test_a_budget_chooses_the_seeds_by_what_cells_took(study):
+    it = study("FILE", "scratch", jobs=2)
+    with pytest.raises(InputError, match=r"no cell is done .* run --only checkpoint_0199_finetuned_12_0"):
+        it.seeds_in(6)
+    for name in it.names()[:2]:
+        it.record.path.parent.mkdir(exist_ok=True)
+        it.keep(name, {"cell": name, "status": "done", "seconds": "1800"})
+    # Two arms of half an hour, two at once: half an hour a seed.
+    assert (it.seeds_in(6), it.seeds_in(0.6)) == (12, 1)
+    with pytest.raises(InputError, match=r"one seed of every arm takes 0\.5 hours"):
+        it.seeds_in(0.4)
+
+
+def test_another_file_under_an_arms_name_is_another_study(study, moco_file, tmp_path):
+    file = shutil.copy(moco_file, tmp_path / "mine.pth")
+    (tmp_path / "out").mkdir()
+    study(f"mine={file}", "scratch").read()
+    with open(file, "ab") as end:
+        end.write(b"more")
+    with pytest.raises(InputError, match="holds a study with arm mine="):
+        study(f"mine={file}", "scratch").read()
+
+
+def test_two_names_of_one_checkpoint_end_in_the_same_bits(run_tool, data, moco_file, module_folder):
+    """And the whole command: conversion, cells, record, tables and page."""
+    folder = module_folder / "study"
+    words = ("tools/compare_backbones.py", f"one={moco_file}", f"other={moco_file}", *SMALL)
+    words += ("--data", str(data), "--seeds", "1", "--output", str(folder))
+    words += ("--jobs", "2", "--keep-checkpoints")
+    plan = run_tool(*words, "--plan")
+    assert plan.returncode == 0 and "2 of 2 cells to run, 2 at once" in plan.stdout, plan.stderr
+    assert not folder.exists()
+    done = run_tool(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(folder / "cells.csv", newline="") as file:
+        one, other = csv.DictReader(file)
+    assert (one["status"], other["status"], one["arm"], other["arm"]) == (
+        *("done", "done"),
+        *("one", "other"),
+    )
+    assert one["fingerprint"] == other["fingerprint"]
+    models = [
+        torch.load(folder / "cells" / row["cell"] / "model_final.pth", weights_only=False)["model"]
+        for row in (one, other)
+    ]
+    assert difference(*models) is None
+    assert "1 of at least 3 seeds are done with every arm: no verdict." in done.stdout
+    page = (folder / "comparison.html").read_text()
+    assert one["fingerprint"][:12] in page
+    assert f"page: {folder / 'comparison.html'}" in done.stdout
+    again = run_tool(*words)
+    assert again.returncode == 0 and "== cells" not in again.stdout
