@@ -1,9 +1,8 @@
-"""Put the layers of a pretrained ResNet in the wrong order: the studies' control of a spoilt backbone.
+"""Put the layers of a pretrained ResNet-18 in the wrong order: the study's control of a spoilt backbone.
 
-Within each set of convolutions of one shape in a stage every one takes the place of the next, the last that
-of the first, each with the batch norm behind it: 13 of a ResNet-18's 20 convolutions move, and 44 of a
-ResNet-50's 53. Shapes, names and the distribution of the weights stay as they were, so that nothing in the
-file betrays it.
+Within each set of 3x3 convolutions of one shape every one takes the place of the next, the last that of the
+first, each with the batch norm behind it: 13 of the 20 convolutions move. Shapes, names and the distribution
+of the weights stay as they were, so that nothing in the file betrays it.
 """
 
 from __future__ import annotations
@@ -25,18 +24,10 @@ _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog=(
-            "examples:\n"
-            "  python projects/transfer_study/shuffle_layers.py moco.pth.tar shuffled.pth.tar\n"
-            "  python projects/transfer_study/shuffle_layers.py ssl://augnet_imagenet shuffled.pth"
-        ),
+        epilog="example:\n  python projects/transfer_study/shuffle_layers.py moco.pth.tar shuffled.pth.tar",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "source",
-        metavar="SRC",
-        help="as pretrain.py writes it of MoCo, or the name of published weights",
-    )
+    parser.add_argument("source", type=Path, metavar="SRC", help="as pretrain.py writes it of MoCo")
     parser.add_argument("output", type=Path, metavar="DST", help="the file to write")
     return parser.parse_args(argv)
 
@@ -65,22 +56,16 @@ def _stage(block: str) -> str:
 
 def run(arguments: argparse.Namespace) -> None:
     from ssl_backbones.errors import InputError
-    from ssl_backbones.weights.resolution import fetch_original
 
-    named = "://" in arguments.source
-    source = fetch_original(arguments.source) if named else Path(arguments.source)
-    if not source.is_file():
-        raise InputError(f"no file at {source}: make it with pretrain.py")
+    if not arguments.source.is_file():
+        raise InputError(f"no file at {arguments.source}: make it with pretrain.py")
 
     import torch
 
     from ssl_backbones.files import write_atomically
 
-    checkpoint = torch.load(source, map_location="cpu", weights_only=True)
-    if "state_dict" in checkpoint:
-        checkpoint["state_dict"] = shuffled(checkpoint["state_dict"])
-    else:
-        checkpoint = shuffled(checkpoint)
+    checkpoint = torch.load(arguments.source, map_location="cpu", weights_only=True)
+    checkpoint["state_dict"] = shuffled(checkpoint["state_dict"])
     write_atomically(arguments.output, lambda file: torch.save(checkpoint, file))
     print(
         f"layers in the wrong order: {arguments.output}\n"

@@ -112,7 +112,9 @@ def test_frozen_keeps_the_backbone_as_it_is(study):
 
 def test_a_budget_chooses_the_seeds_by_what_cells_took(study):
     it = study("FILE", "scratch", jobs=2)
-    with pytest.raises(InputError, match=r"no cell is done .* run --only checkpoint_0199_finetuned_12_0"):
+    with pytest.raises(
+        InputError, match=r"no cell is done .* run --only checkpoint_0199_finetuned_12_0"
+    ):
         it.seeds_in(6)
     for name in it.names()[:2]:
         it.record.path.parent.mkdir(exist_ok=True)

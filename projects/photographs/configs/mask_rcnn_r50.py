@@ -1,7 +1,7 @@
 """The recipe of every cell of the study on photographs: Mask R-CNN R50-FPN at a size that two cores train.
 
-It is projects/digits/configs/moco_digits.py for larger pictures, two at a time. A cell says the rest on its
-command line: data, weights and seed. README.md in the folder above explains.
+It is projects/digits/configs/moco_digits.py for larger pictures, two at a time. Data, weights and seed are
+said on the command line. README.md in the folder above explains.
 """
 
 from detectron2.config import LazyCall as L
@@ -24,7 +24,7 @@ model.backbone.bottom_up.freeze_at = 0
 
 train.init_checkpoint = ""
 train.output_dir = "./output/photographs/cell"
-train.max_iter = 300
+train.max_iter = 500
 # Only the end is compared, and nothing before it is kept.
 train.eval_at_start = False
 train.best_metric = None
