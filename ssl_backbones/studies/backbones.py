@@ -17,7 +17,7 @@ from .cells import Cell, CellStudy, chosen, usable_cores
 from .initializations import FINETUNED, FROZEN
 from .processes import Step
 from .protocol_runs import as_typed
-from .runner import DONE, write_text
+from .runner import DONE, check_settings, write_text
 from .spoiling import SPOILT, spoil
 
 if TYPE_CHECKING:
@@ -197,14 +197,19 @@ class BackboneStudy(CellStudy):
         )
 
     def settings(self) -> dict[str, Any]:
-        sources = {name: _identity(arm.source) for name, arm in self.arms.items()}
         return {
             "annotations": self.data.annotations,
             "config": self.config,
             "overrides": self.overrides,
-            # More may be added later; what a name stands for may not change.
-            **{f"arm {name}": source for name, source in sources.items()},
         }
+
+    def read(self) -> None:
+        """And refuse an arm that had its name from another file; new ones may be added."""
+        super().read()
+        (self.folder / "weights").mkdir(exist_ok=True)
+        for name, arm in self.arms.items():
+            path = self.folder / "weights" / f"{name}.json"
+            check_settings(path, {f"arm {name}": _identity(arm.source)})
 
     def weights_of(self, arm: str) -> Path | None:
         return self.output / "weights" / f"{arm}.pkl" if self.arms[arm].source else None
@@ -227,13 +232,16 @@ class BackboneStudy(CellStudy):
         from ..progress import progress_bar
         from . import comparison
 
+        print("\n== comparison", flush=True)
         folders = {
             (row["arm"], int(row["seed"])): self.folder / "cells" / name
             for name, row in self.rows.items()
             if row["status"] == DONE and row["arm"] in self.arms
         }
+        if not comparison.common_seeds(folders):
+            print("no seed is done with every arm yet: nothing is compared")
+            return 0
         controls = {arm.name: arm.intact for arm in self.arms.values() if arm.spoilt}
-        print("\n== comparison", flush=True)
         with progress_bar(2 * comparison.RESAMPLES) as advance:
             found = comparison.compare(folders, controls, advance=advance)
         told = comparison.sentences(found)
@@ -310,12 +318,12 @@ class BackboneStudy(CellStudy):
 
     def _resolution(self) -> str:
         """What difference of box AP is shown in four of five such studies."""
-        from .differences import FEWEST_SEEDS, resolution
+        from .differences import FEWEST_IMAGES, FEWEST_SEEDS, resolution
 
-        if self.seeds < FEWEST_SEEDS:
-            return f"fewer than {FEWEST_SEEDS} seeds give no verdict"
-        variances, images, origin = self._known_variances()
         images_here = self.data.test_images
+        if self.seeds < FEWEST_SEEDS or images_here < FEWEST_IMAGES:
+            return f"fewer than {FEWEST_SEEDS} seeds or {FEWEST_IMAGES} test images give no verdict"
+        variances, images, origin = self._known_variances()
         variances = variances.with_images(images_here / images)
         points = resolution(len(self.arms), self.seeds, images_here, variances)
         return (

@@ -17,7 +17,14 @@ from ..report.content import RunContent
 from ..report.reading.ground_truth import GroundTruths, evaluated_images
 from ..report.reading.runs import read_run
 from ..tables import Table
-from .differences import FEWEST_SEEDS, NOT_TOLD_APART, Difference, differences, mean_interval
+from .differences import (
+    FEWEST_IMAGES,
+    FEWEST_SEEDS,
+    NOT_TOLD_APART,
+    Difference,
+    differences,
+    mean_interval,
+)
 
 RESAMPLES = 1000
 
@@ -82,11 +89,7 @@ def compare(
         InputError: no seed is done with every arm, or a folder's detections cannot be read.
     """
     arms = list(dict.fromkeys(arm for arm, _ in folders))
-    seeds = [
-        seed
-        for seed in dict.fromkeys(seed for _, seed in folders)
-        if all((arm, seed) in folders for arm in arms)
-    ]
+    seeds = common_seeds(folders)
     if not seeds:
         raise InputError("no seed is done with every arm: let the study go on")
     truths = truths or GroundTruths()
@@ -107,6 +110,13 @@ def compare(
     return Comparison(arms, seeds, images, controls, tasks, list(map(_mean_run, arms, runs)))
 
 
+def common_seeds(folders: Mapping[tuple[str, int], Path]) -> list[int]:
+    """Those that every arm has."""
+    arms = {arm for arm, _ in folders}
+    seeds = dict.fromkeys(seed for _, seed in folders)
+    return [seed for seed in seeds if all((arm, seed) in folders for arm in arms)]
+
+
 def _tested(run: RunContent, truths: GroundTruths) -> tuple[Any, Sequence[Any]]:
     """The annotations, and the ids of the images."""
     if run.detections is None:
@@ -114,6 +124,17 @@ def _tested(run: RunContent, truths: GroundTruths) -> tuple[Any, Sequence[Any]]:
     truth = truths.of(run.dataset, run.folder)
     ids = evaluated_images(truth, run.facts)
     return truth, sorted(truth.coco.imgs) if ids is None else ids
+
+
+def why_no_verdict(arms: int, seeds: int, images: int) -> str:
+    """ "" where there are enough of all for one."""
+    if arms < 2:
+        return "one arm alone is done"
+    if seeds < FEWEST_SEEDS:
+        return f"{seeds} of at least {FEWEST_SEEDS} seeds are done with every arm"
+    if images < FEWEST_IMAGES:
+        return f"there are {images} test images, and fewer than {FEWEST_IMAGES} say too little"
+    return ""
 
 
 def _compared(
@@ -130,7 +151,7 @@ def _compared(
         resample[:] = average_precision(np.bincount(chosen, minlength=images))
         advance()
     drawn = drawn[~np.isnan(drawn).any(axis=(1, 2))]
-    if values.shape[1] < FEWEST_SEEDS:
+    if why_no_verdict(*values.shape, images) or len(drawn) < 2:
         return TaskComparison(values, [None] * len(arms), ())
     intervals = [mean_interval(values[i], drawn[:, i], images) for i in range(len(arms))]
     return TaskComparison(values, intervals, differences(arms, values, drawn, images))
@@ -157,9 +178,8 @@ def _mean_run(arm: str, runs: Sequence[RunContent]) -> RunContent:
 def sentences(found: Comparison) -> list[str]:
     """What came out, a sentence a pair and task, and whether the controls were seen."""
     if not found.has_verdicts:
-        return [
-            f"{len(found.seeds)} of at least {FEWEST_SEEDS} seeds are done with every arm: no verdict."
-        ]
+        why = why_no_verdict(len(found.arms), len(found.seeds), found.images)
+        return [f"No verdict: {why or 'there is no object to find'}."]
     told = []
     for task, of_task in found.tasks.items():
         name = metric_name(f"{task}/AP")

@@ -28,6 +28,8 @@ LEVEL = 0.95
 
 POWER = 0.8
 FEWEST_SEEDS = 3
+FEWEST_IMAGES = 30
+"""Of fewer test images the bootstrap is not what its name says."""
 
 BETTER, WORSE, NOT_TOLD_APART = "better", "worse", "not told apart"
 

@@ -131,6 +131,7 @@ def test_another_file_under_an_arms_name_is_another_study(study, moco_file, tmp_
     study(f"mine={file}", "scratch").read()
     with open(file, "ab") as end:
         end.write(b"more")
+    study("FILE", "scratch").read()  # a new arm
     with pytest.raises(InputError, match="holds a study with arm mine="):
         study(f"mine={file}", "scratch").read()
 
@@ -158,7 +159,7 @@ def test_two_names_of_one_checkpoint_end_in_the_same_bits(run_tool, data, moco_f
         for row in (one, other)
     ]
     assert difference(*models) is None
-    assert "1 of at least 3 seeds are done with every arm: no verdict." in done.stdout
+    assert "No verdict: 1 of at least 3 seeds are done with every arm." in done.stdout
     page = (folder / "comparison.html").read_text()
     assert one["fingerprint"][:12] in page
     assert f"page: {folder / 'comparison.html'}" in done.stdout

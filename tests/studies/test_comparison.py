@@ -97,8 +97,12 @@ def test_a_seed_that_an_arm_lacks_counts_for_none(folders, truths):
     some = {key: folder for key, folder in folders.items() if key != ("twin", 1)}
     found = compare(some, {}, truths=truths, resamples=20)
     assert found.seeds == [0, 2] and not found.tasks["bbox"].pairs
-    assert sentences(found) == ["2 of at least 3 seeds are done with every arm: no verdict."]
+    assert sentences(found) == ["No verdict: 2 of at least 3 seeds are done with every arm."]
     assert len(tables(found)) == 2
+    alone = {key: folder for key, folder in folders.items() if key[0] == "good"}
+    assert sentences(compare(alone, {}, truths=truths, resamples=20)) == [
+        "No verdict: one arm alone is done."
+    ]
     none = {key: f for key, f in folders.items() if key[1] == (0 if key[0] == "good" else 1)}
     with pytest.raises(InputError, match="no seed is done with every arm"):
         compare(none, {}, truths=truths)
