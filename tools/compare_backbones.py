@@ -98,8 +98,6 @@ def run(args: argparse.Namespace) -> int:
         keep_checkpoints=args.keep_checkpoints,
     )
     if args.plan:
-        if study.settings_file.exists():
-            study.read()
         print("\n".join(study.plan()))
         print("next: the same command without --plan")
         return 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..files import write_atomically
 from ..tables import Table
 from .cells import Cell, CellStudy, chosen, usable_cores
 from .initializations import FINETUNED, FROZEN
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 RANDOM, SUPERVISED = "scratch", "supervised"
 _NAMED = {SUPERVISED: "ssl://supervised_imagenet", RANDOM: ""}
 
+MOST_SEEDS = 100
+
 PROTOCOLS = {"recipe": FINETUNED, "frozen": FROZEN}
 
 _FREEZE_AT = "model.backbone.bottom_up.freeze_at"
@@ -38,6 +43,9 @@ _SET_BY = {
     "train.output_dir": "--output",
     "train.paired_init": "the study: it is always true",
     "train.data": "--data",
+    "dataloader.train.dataset.names": "--data",
+    "dataloader.test.dataset.names": "--data",
+    _FREEZE_AT: "--protocol, and by scratch, with which nothing is frozen",
 }
 
 
@@ -69,6 +77,11 @@ def parse_arms(words: Sequence[str]) -> list[Arm]:
     arms = [_parse(word) for word in words]
     if len(arms) < 2:
         raise InputError("one arm has nothing to be compared with: name another, or scratch")
+    for arm in arms:
+        if arm.spoilt and arm.intact not in {other.name for other in arms}:
+            raise InputError(
+                f"{arm.name} is a control of {arm.intact}, which is no arm: name {arm.source} as well"
+            )
     if twice := [name for name, count in Counter(arm.name for arm in arms).items() if count > 1]:
         raise InputError(
             f"two arms would be called {twice[0]}: give each a name of its own, as NAME=FILE"
@@ -82,6 +95,8 @@ def _parse(word: str) -> Arm:
     source, colon, spoilt = (rest if named else word).rpartition(":")
     if not colon or spoilt not in SPOILT:
         source, spoilt = rest if named else word, ""
+    if not source:
+        raise InputError(f"the arm {word!r} has no file: write NAME=FILE")
     if source in _NAMED:
         name, source = source, _NAMED[source]
     else:
@@ -100,6 +115,12 @@ def _check_source(source: str) -> None:
         if source.removeprefix(SSLWeightsHandler.PREFIX) not in NAMED_WEIGHTS:
             there = ", ".join(SSLWeightsHandler.PREFIX + name for name in NAMED_WEIGHTS)
             raise InputError(f"no weights are named {source}; there are {there}")
+    elif "=" in source:
+        raise InputError(
+            f"there is no file {source}; an override is written key.of.the.config=value"
+        )
+    elif Path(source).is_dir():
+        raise InputError(f"{source} is a folder: an arm is the file of a checkpoint")
     elif not Path(source).is_file():
         raise InputError(
             f"there is no file {source}: an arm is a checkpoint, ssl://NAME, {RANDOM} or {SUPERVISED}, and "
@@ -154,6 +175,7 @@ class BackboneStudy(CellStudy):
 
     Args:
         config: of the recipe; "" for the one that --data takes.
+        recipe: a hash of what the config says, which may be edited between two starts.
         seeds: of each arm, from 0.
         overrides: of every run's config.
     """
@@ -168,6 +190,7 @@ class BackboneStudy(CellStudy):
         seeds: int,
         protocol: str = "recipe",
         config: str = "",
+        recipe: str = "",
         overrides: Sequence[str] = (),
         only: Sequence[str] | None = None,
         jobs: int = 1,
@@ -180,6 +203,7 @@ class BackboneStudy(CellStudy):
             )
         self.arms = {arm.name: arm for arm in arms}
         self.data, self.protocol, self.config, self.seeds = data, protocol, config, seeds
+        self.recipe = recipe
         self.overrides = [*_of_protocol(arms, protocol), *overrides]
         whole = [
             Cell(arm.name, PROTOCOLS[protocol], data.train_images, seed)
@@ -195,16 +219,23 @@ class BackboneStudy(CellStudy):
             order=[cell.name for cell in whole],
             keep_checkpoints=keep_checkpoints,
         )
+        self.places = _gpus()
 
     def settings(self) -> dict[str, Any]:
         return {
             "annotations": self.data.annotations,
-            "config": self.config,
             "overrides": self.overrides,
+            "recipe": self.recipe,
         }
 
     def read(self) -> None:
-        """And refuse an arm that had its name from another file; new ones may be added."""
+        """And refuse an arm that had its name from another file; new ones may be added.
+
+        Of a study in which no cell has begun everything may be changed.
+        """
+        if not any((self.folder / "cells").glob("*/run.json")):
+            for file in (self.settings_file, *(self.folder / "weights").glob("*.json")):
+                file.unlink(missing_ok=True)
         super().read()
         (self.folder / "weights").mkdir(exist_ok=True)
         for name, arm in self.arms.items():
@@ -218,14 +249,44 @@ class BackboneStudy(CellStudy):
         needed = [self.arms[name] for name in dict.fromkeys(cell.arm for cell in missing)]
         needed = [arm for arm in needed if arm.source]
         for name, source in {arm.intact: arm.source for arm in needed}.items():
-            converted = self.output / "weights" / f"{name}.pkl"
-            words = (as_typed("tools/convert_checkpoint.py"), source, str(converted))
-            self.make_missing("conversion", [Step(f"convert_{name}", words, converted)])
+            self._convert(name, source)
         for arm in needed:
-            path = self.root / self.weights_of(arm.name)
-            if arm.spoilt and not path.exists():
+            if arm.spoilt:
+                path = self.root / self.weights_of(arm.name)
                 spoil(path.with_name(f"{arm.intact}.pkl"), path, arm.spoilt)
                 print(f"\n== control\n   {arm.name}: {SPOILT[arm.spoilt]}", flush=True)
+        self._check_architectures(needed)
+
+    def _convert(self, name: str, source: str) -> None:
+        """Into the folder of the weights, unless it is there; what is converted already is taken as it is."""
+        from ..conversion.reading import provenance_of, read_checkpoint
+
+        converted = self.output / "weights" / f"{name}.pkl"
+        path = self.root / converted
+        if Path(source).suffix == ".pkl" and provenance_of(read_checkpoint(source)):
+            with open(source, "rb") as file:
+                write_atomically(path, lambda copy: shutil.copyfileobj(file, copy))
+            return
+        if path.exists() and os.path.isfile(source):
+            origin = provenance_of(read_checkpoint(path))
+            if origin.get("source_sha256") != _identity(source):
+                raise InputError(
+                    f"{converted} is not of {source}: remove it, or give another --output"
+                )
+        words = (as_typed("tools/convert_checkpoint.py"), source, str(converted))
+        self.make_missing("conversion", [Step(f"convert_{name}", words, converted)])
+
+    def _check_architectures(self, arms: Sequence[Arm]) -> None:
+        """Refuse, before any cell, what one recipe cannot train."""
+        from ..conversion.reading import provenance_of, read_checkpoint
+
+        found: dict[str, str] = {}
+        for arm in arms:
+            origin = provenance_of(read_checkpoint(self.root / self.weights_of(arm.name)))
+            found[arm.name] = origin["architecture"]["name"]
+        if len(set(found.values())) > 1:
+            told = ", ".join(f"{name} is a {architecture}" for name, architecture in found.items())
+            raise InputError(f"one recipe trains one architecture, and {told}: compare equal ones")
 
     def compare(self) -> int:
         """Say what came out, and write it as tables and as a page."""
@@ -238,12 +299,14 @@ class BackboneStudy(CellStudy):
             for name, row in self.rows.items()
             if row["status"] == DONE and row["arm"] in self.arms
         }
+        missing = [name for name in self.arms if name not in {arm for arm, _ in folders}]
+        if missing:
+            print(f"no cell is done of {', '.join(missing)}: compared are the other arms")
         if not comparison.common_seeds(folders):
             print("no seed is done with every arm yet: nothing is compared")
             return 0
         controls = {arm.name: arm.intact for arm in self.arms.values() if arm.spoilt}
-        with progress_bar(2 * comparison.RESAMPLES) as advance:
-            found = comparison.compare(folders, controls, advance=advance)
+        found = comparison.compare(folders, controls, progress=progress_bar)
         told = comparison.sentences(found)
         made = [*comparison.tables(found), self._table_of_cells()]
         self._write(found, told, made)
@@ -276,43 +339,47 @@ class BackboneStudy(CellStudy):
         write_text(self.folder / _PAGE, format_comparison_page(name, facts, told, made, found.runs))
 
     def _table_of_cells(self) -> Table:
-        """What each cost, and of which recipe it is."""
+        """What each cost, and the hashes of its weights and of its recipe with them."""
         rows = [
             (
                 *(row["arm"], row["seed"], row["status"], row["iterations"]),
-                *(f"{float(row['seconds'] or 0) / 60:.1f}", row["fingerprint"][:12]),
+                *(f"{_seconds(row) / 60:.1f}", row["weights"][:12], row["fingerprint"][:12]),
             )
             for row in self.rows.values()
         ]
-        columns = ("arm", "seed", "status", "iterations", "minutes", "recipe's fingerprint")
+        columns = ("arm", "seed", "status", "iterations", "minutes", "weights", "fingerprint")
         return Table("Cells", columns, rows)
 
     def seeds_in(self, hours: float) -> int:
         """How many seeds fit, by the mean time of the cells that are done.
 
         Raises:
-            InputError: none is done, or not one seed fits.
+            InputError: none is done, or fewer seeds fit than give a verdict.
         """
-        rows = self.record.read().values()
-        seconds = [float(row["seconds"]) for row in rows if row["status"] == DONE]
-        if not seconds:
+        from .differences import FEWEST_SEEDS
+
+        of_cell = _mean_seconds(self.record.read())
+        if not of_cell:
             first = next(iter(self.cells))
             raise InputError(f"--budget: no cell is done to tell the time by: run --only {first}")
-        of_seed = sum(seconds) / len(seconds) * len(self.arms) / self.jobs
-        if of_seed > hours * 3600:
+        of_seed = of_cell * len(self.arms) / self.jobs
+        if FEWEST_SEEDS * of_seed > hours * 3600:
             raise InputError(
-                f"--budget: one seed of every arm takes {of_seed / 3600:.1f} hours: give that, or fewer arms"
+                f"--budget: {FEWEST_SEEDS} seeds of every arm, the fewest for a verdict, take "
+                f"{FEWEST_SEEDS * of_seed / 3600:.1f} hours: give that, or fewer arms"
             )
-        return int(hours * 3600 // of_seed)
+        return min(MOST_SEEDS, int(hours * 3600 // of_seed))
 
     def plan(self) -> list[str]:
         """What would run, how long it takes as far as a cell has been measured, and what it can show."""
+        if self.settings_file.exists():
+            super().read()
         missing = self.missing()
         lines = [f"{name}{'' if name in missing else ': done'}" for name in self.cells]
-        seconds = [float(row["seconds"]) for row in self.rows.values() if row["status"] == DONE]
+        of_cell = _mean_seconds(self.rows)
         words = f"{len(missing)} of {len(self.cells)} cells to run, {self.jobs} at once"
-        if seconds and missing:
-            minutes = sum(seconds) / len(seconds) * len(missing) / self.jobs / 60
+        if of_cell and missing:
+            minutes = of_cell * len(missing) / self.jobs / 60
             words += f": about {minutes:.0f} minutes by those that are done"
         return [*lines, "", words, self._resolution()]
 
@@ -343,9 +410,12 @@ class BackboneStudy(CellStudy):
                 sum(float(row[f"variance_{part}"]) for row in pairs) / len(pairs)
                 for part in ("images", "seeds", "both")
             ]
-            return Variances(*parts), int(pairs[0]["images"]), "this study so far"
+            images = int(pairs[0]["images"])
+            if images > 0 and all(math.isfinite(part) and part >= 0 for part in parts):
+                return Variances(*parts), images, "this study so far"
         except (OSError, KeyError, ValueError, ZeroDivisionError):
-            return MEASURED, MEASURED_IMAGES, "projects/photographs, which is other data"
+            pass
+        return MEASURED, MEASURED_IMAGES, "projects/photographs, which is other data"
 
     def cell_step(self, cell: Cell) -> Step:
         folder = self.output / "cells" / cell.name
@@ -367,6 +437,39 @@ def _of_protocol(arms: Sequence[Arm], protocol: str) -> list[str]:
         norms = [f"model.backbone.bottom_up.{part}.norm=FrozenBN" for part in ("stem", "stages")]
         return [f"{_FREEZE_AT}=5", *norms]
     return [f"{_FREEZE_AT}=0"] if any(not arm.source for arm in arms) else []
+
+
+def _seconds(row: Mapping[str, str]) -> float:
+    """0 where the row does not say."""
+    try:
+        return max(0.0, float(row["seconds"]))
+    except ValueError:
+        return 0.0
+
+
+def _mean_seconds(rows: Mapping[str, Mapping[str, str]]) -> float:
+    """Of the cells that are done; 0 without one."""
+    seconds = [_seconds(row) for row in rows.values() if row["status"] == DONE]
+    return sum(seconds) / len(seconds) if seconds else 0.0
+
+
+def _recipe(config: str, overrides: Sequence[str]) -> str:
+    """A hash of what the runs' config says; refuses what no run could start with.
+
+    Raises:
+        InputError: the config does not load, an override is wrong, or the backbone is no FPN's.
+    """
+    from omegaconf import OmegaConf
+
+    from ..engine.config import DEFAULT_CONFIG, load_config
+    from ..engine.recipe import fingerprint
+
+    cfg = load_config(config or DEFAULT_CONFIG)
+    if OmegaConf.select(cfg, _FREEZE_AT) is None:
+        raise InputError(
+            f"{config} has no {_FREEZE_AT}: a comparison is of detectors whose backbone is an FPN on a ResNet"
+        )
+    return fingerprint(load_config(config or DEFAULT_CONFIG, overrides))[:12]
 
 
 def _identity(source: str) -> str:
@@ -415,11 +518,10 @@ def from_words(
     Raises:
         InputError: an arm, the data, or what goes with them is wrong.
     """
-    overrides = [word for word in words if _OVERRIDE.match(word)]
+    overrides = [word for word in words if _OVERRIDE.match(word) and not Path(word).is_file()]
     check_overrides(overrides)
     arms = parse_arms([word for word in words if word not in overrides])
-    if config and not Path(config).is_file():
-        raise InputError(f"there is no file {config}: give the path of a LazyConfig")
+    recipe = _recipe(config, [*_of_protocol(arms, protocol), *overrides])
     name = re.sub(r"[^\w.-]", "_", Path(os.path.abspath(data)).stem)
     found = read_data(data)
 
@@ -432,6 +534,7 @@ def from_words(
             seeds=seeds,
             protocol=protocol,
             config=config,
+            recipe=recipe,
             overrides=overrides,
             only=only,
             jobs=jobs or _jobs(),
@@ -443,6 +546,16 @@ def from_words(
 
 _CELL_BYTES = 6 << 30
 """Of one at the recipe's 800 x 1333 with a batch of 2: 5.8 GB were measured in its dry run."""
+
+
+def _gpus() -> list[dict[str, str]]:
+    """For each GPU the variable that shows a process that one alone; one that shows all without any."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = named.split(",")[:count] if named else map(str, range(count))
+    return [{"CUDA_VISIBLE_DEVICES": name} for name in names] or [{}]
 
 
 def _jobs() -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..evaluation.metrics import metric_name
 from .initializations import Expectation
 from .processes import Outcome, Step
 from .runner import DONE, METRICS, Record, Row, StepFailed, Study, results_of_run
@@ -133,8 +134,9 @@ class CellStudy(Study):
         return found
 
     def told(self, name: str, row: Row, outcome: Outcome) -> str:
-        ap = "/".join(f"{float(row[f'{t}/AP'] or 0):.1f}" for t in ("bbox", "segm"))
-        said = f"box/mask AP {ap}" if row["status"] == DONE else row["status"]
+        found = [metric for metric in ("bbox/AP", "segm/AP") if row[metric]]
+        aps = ", ".join(f"{metric_name(name)} {float(row[name]):.1f}" for name in found)
+        said = (aps or "no AP") if row["status"] == DONE else row["status"]
         return f"{name}: {said}, {row['seconds']} s"
 
     def place(self, row: Row) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from ..report.reading.ground_truth import GroundTruths, evaluated_images
 from ..report.reading.runs import read_run
 from ..tables import Table
 from .differences import (
+    BETTER,
     FEWEST_IMAGES,
     FEWEST_SEEDS,
     NOT_TOLD_APART,
+    WORSE,
     Difference,
     differences,
     mean_interval,
@@ -75,7 +78,7 @@ def compare(
     *,
     truths: GroundTruths | None = None,
     resamples: int = RESAMPLES,
-    advance: Callable[[], None] = lambda: None,
+    progress: Callable[[int], AbstractContextManager] = lambda _: nullcontext(lambda: None),
 ) -> Comparison:
     """Compare arms from the run folders of their cells.
 
@@ -83,7 +86,7 @@ def compare(
         folders: by arm and seed. A seed that an arm lacks counts for none.
         controls: as `Comparison` has them.
         truths: of the runs' test images; None for what is recorded in their folders.
-        advance: called `resamples` times for each task.
+        progress: makes a bar of so many steps, as `ssl_backbones.progress.progress_bar` does.
 
     Raises:
         InputError: no seed is done with every arm, or a folder's detections cannot be read.
@@ -96,9 +99,14 @@ def compare(
     runs = [[read_run(folders[arm, seed]) for seed in seeds] for arm in arms]
     tests = [[_tested(run, truths) for run in of_arm] for of_arm in runs]
     images = len(tests[0][0][1])
+    _check_recipes([run for of_arm in runs for run in of_arm])
+    # A run that found nothing has no numbers, and an AP of 0.
+    named = [
+        task for task in TASKS if any(f"{task}/AP" in run.metrics for of in runs for run in of)
+    ]
     tasks = {}
-    for task in TASKS:
-        if all(f"{task}/AP" in run.metrics for of_arm in runs for run in of_arm):
+    with progress(resamples * len(named)) as advance:
+        for task in named:
             measures = [
                 [
                     weighted_average_precision(find_outcomes(truth.coco, run.detections, task, ids))
@@ -108,6 +116,29 @@ def compare(
             ]
             tasks[task] = _compared(arms, measures, images, resamples, advance)
     return Comparison(arms, seeds, images, controls, tasks, list(map(_mean_run, arms, runs)))
+
+
+def _check_recipes(runs: Sequence[RunContent]) -> None:
+    """Refuse runs that differ in more than weights and seed."""
+    first, *others = (
+        {
+            key: value
+            for key, value in run.record.get("recipe", {}).items()
+            if key not in _MAY_DIFFER
+        }
+        for run in runs
+    )
+    for run, recipe in zip(runs[1:], others, strict=True):
+        if recipe != first:
+            keys = sorted(first.keys() | recipe.keys())
+            key = next(key for key in keys if first.get(key) != recipe.get(key))
+            raise InputError(
+                f"{run.folder} is of another recipe than {runs[0].folder}: {key} differs; remove the one "
+                "that is wrong, and let the study go on"
+            )
+
+
+_MAY_DIFFER = ("weights", "train.seed")
 
 
 def common_seeds(folders: Mapping[tuple[str, int], Path]) -> list[int]:
@@ -144,6 +175,8 @@ def _compared(
         return np.array([[measure(weights)[0] for measure in of_arm] for of_arm in measures])
 
     values = average_precision(np.ones(images, np.int64))
+    if why_no_verdict(*values.shape, images):
+        return TaskComparison(values, [None] * len(arms), ())
     random = np.random.default_rng(0)
     drawn = np.empty((resamples, *values.shape))
     for resample in drawn:
@@ -151,7 +184,7 @@ def _compared(
         resample[:] = average_precision(np.bincount(chosen, minlength=images))
         advance()
     drawn = drawn[~np.isnan(drawn).any(axis=(1, 2))]
-    if why_no_verdict(*values.shape, images) or len(drawn) < 2:
+    if len(drawn) < 2:
         return TaskComparison(values, [None] * len(arms), ())
     intervals = [mean_interval(values[i], drawn[:, i], images) for i in range(len(arms))]
     return TaskComparison(values, intervals, differences(arms, values, drawn, images))
@@ -202,16 +235,17 @@ def _of_controls(found: Comparison) -> list[str]:
             metric_name(f"{task}/AP")
             for task, of_task in found.tasks.items()
             for pair in of_task.pairs
-            if {pair.first, pair.second} == {spoilt, intact} and pair.verdict != NOT_TOLD_APART
+            if (pair.first, pair.second, pair.verdict)
+            in ((intact, spoilt, BETTER), (spoilt, intact, WORSE))
         ]
         if seen:
             told.append(
-                f"The control {spoilt} is told apart from {intact}, by {' and '.join(seen)}."
+                f"The control {spoilt} is told to be worse than {intact}, by {' and '.join(seen)}."
             )
         else:
             told.append(
-                f"The control {spoilt} is not told apart from {intact}: this comparison cannot see that "
-                "those weights are spoilt, and so says nothing of smaller differences."
+                f"The control {spoilt} is not told to be worse than {intact}: this comparison cannot see "
+                "that those weights are spoilt, and so says nothing of smaller differences."
             )
     return told
 
@@ -274,7 +308,6 @@ def records(found: Comparison) -> list[dict[str, Any]]:
             "variance_images": pair.variances.images,
             "variance_seeds": pair.variances.seeds,
             "variance_both": pair.variances.both,
-            "degrees": pair.degrees,
             "seeds": len(found.seeds),
             "images": found.images,
         }

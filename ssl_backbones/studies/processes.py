@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,7 @@ def run_steps(
     logs: Path,
     variables: Mapping[str, str],
     on_end: Callable[[Step, Outcome], None],
+    places: Sequence[Mapping[str, str]] = ({},),
 ) -> None:
     """Run the commands, at most `jobs` at once, in `folder` and by the Python that runs this.
 
@@ -75,11 +76,14 @@ def run_steps(
         logs: a folder for what they print.
         variables: of their environment.
         on_end: called after each.
+        places: variables of the first, second, ... of those that run at once, such as a GPU of its own; in
+            turn where more run.
 
     Raises:
         InputError: the logs cannot be written.
     """
     waiting, running = deque(steps), {}
+    free = deque(range(jobs))
     with _writing_to(logs):
         logs.mkdir(parents=True, exist_ok=True)
     try:
@@ -87,15 +91,17 @@ def run_steps(
             while waiting and len(running) < jobs:
                 step = waiting.popleft()
                 log = logs / f"{step.name}.txt"
-                running[step] = (_start(step, folder, log, variables), time.monotonic(), log)
+                place = free.popleft()
+                own = {**variables, **places[place % len(places)]}
+                running[step] = (_start(step, folder, log, own), time.monotonic(), log, place)
             ended = {}
-            for step, (process, start, log) in running.items():
+            for step, (process, start, log, _) in running.items():
                 before = _cpu_seconds()
                 if process.poll() is not None:
                     seconds, cpu_seconds = time.monotonic() - start, _cpu_seconds() - before
                     ended[step] = Outcome(process.returncode, seconds, cpu_seconds, log)
             for step, outcome in ended.items():
-                del running[step]
+                free.append(running.pop(step)[-1])
                 on_end(step, outcome)
             if not ended:
                 time.sleep(_POLL_SECONDS)

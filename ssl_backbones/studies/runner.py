@@ -100,6 +100,7 @@ class Study:
         root: where the commands run.
         variables: of their environment.
         jobs: how many run at once.
+        places: variables of each of those, as `run_steps` takes them.
         rows: by the run's name.
     """
 
@@ -116,6 +117,7 @@ class Study:
         self.folder, self.record, self.root, self.jobs = folder, record, root, jobs
         self.settings_file = folder / settings_file
         self.variables = variables or {}
+        self.places: Sequence[Mapping[str, str]] = ({},)
         self.rows: dict[str, dict[str, Any]] = {}
 
     @property
@@ -253,6 +255,7 @@ class Study:
             logs=self.logs,
             variables=self.variables,
             on_end=on_end,
+            places=self.places,
         )
 
 

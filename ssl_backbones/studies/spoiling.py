@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import defaultdict
@@ -37,8 +38,15 @@ def spoil(source: str | os.PathLike, destination: str | os.PathLike, how: str) -
         raise InputError(f"{source} is no converted backbone: give the pretraining's own file")
     tensors = dict(checkpoint.content["model"])
     changed = _shuffled(tensors) if how == "shuffled" else _for_bgr(tensors)
-    # A converted file's proof is of other tensors than these.
-    provenance |= {"spoilt": SPOILT[how], "proof": None}
+    # A converted file's proof is of other tensors than these, and its hash of another file.
+    provenance |= {
+        "method": f"{provenance['method']}, {how}",
+        "source_sha256": hashlib.sha256(
+            f"{provenance['source_sha256']} {how}".encode()
+        ).hexdigest(),
+        "spoilt": SPOILT[how],
+        "proof": None,
+    }
     write_detectron2(destination, changed, lambda: provenance)
 
 

@@ -4,11 +4,13 @@ import csv
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from own_data import own_data
 from running import difference
 
+from ssl_backbones.conversion.writing import write_detectron2
 from ssl_backbones.errors import InputError
 from ssl_backbones.studies.backbones import BackboneStudy, check_overrides, parse_arms, read_data
 
@@ -23,6 +25,9 @@ SMALL = (
     "model.roi_heads.batch_size_per_image=16",
     "model.proposal_generator.post_nms_topk=[50,20]",
 )
+
+
+CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +71,10 @@ def test_arms_by_their_words(moco_file):
         (["FILE", "nowhere.pth"], "there is no file nowhere.pth: an arm is a checkpoint"),
         (["FILE", "ssl://nothing"], "no weights are named ssl://nothing"),
         (["FILE", "FILE:upside_down"], "there is no file"),
+        (["FILE", "mine=FILE:bgr"], "mine-bgr is a control of mine, which is no arm"),
+        (["FILE", "mine="], "the arm 'mine=' has no file: write NAME=FILE"),
+        (["FILE", "lr=0.1=2"], "there is no file"),
+        (["FILE", "/"], "/ is a folder: an arm is the file of a checkpoint"),
     ],
 )
 def test_arms_that_are_none_are_refused(moco_file, words, message):
@@ -120,20 +129,66 @@ def test_a_budget_chooses_the_seeds_by_what_cells_took(study):
         it.record.path.parent.mkdir(exist_ok=True)
         it.keep(name, {"cell": name, "status": "done", "seconds": "1800"})
     # Two arms of half an hour, two at once: half an hour a seed.
-    assert (it.seeds_in(6), it.seeds_in(0.6)) == (12, 1)
-    with pytest.raises(InputError, match=r"one seed of every arm takes 0\.5 hours"):
-        it.seeds_in(0.4)
+    assert (it.seeds_in(6), it.seeds_in(1e9)) == (12, 100)
+    with pytest.raises(InputError, match=r"3 seeds of every arm.* take 1\.5 hours"):
+        it.seeds_in(1.4)
 
 
 def test_another_file_under_an_arms_name_is_another_study(study, moco_file, tmp_path):
     file = shutil.copy(moco_file, tmp_path / "mine.pth")
-    (tmp_path / "out").mkdir()
+    begun = tmp_path / "out" / "cells" / "mine_finetuned_12_0"
+    begun.mkdir(parents=True)
     study(f"mine={file}", "scratch").read()
+    (begun / "run.json").touch()
     with open(file, "ab") as end:
         end.write(b"more")
     study("FILE", "scratch").read()  # a new arm
     with pytest.raises(InputError, match="holds a study with arm mine="):
         study(f"mine={file}", "scratch").read()
+    (begun / "run.json").unlink()
+    study(f"mine={file}", "scratch", overrides=["optimizer.lr=1"]).read()
+
+
+def test_a_converted_file_is_an_arm_as_it_is_and_a_stale_one_is_refused(
+    study, moco_file, converted, tmp_path
+):
+    it = study(f"mine={converted}", f"mine={converted}:bgr")
+    (tmp_path / "out" / "weights").mkdir(parents=True)
+    it.prepare_for(list(it.cells.values()))
+    weights = tmp_path / "out" / "weights"
+    assert (weights / "mine.pkl").read_bytes() == converted.read_bytes()
+    assert (weights / "mine-bgr.pkl").read_bytes() != converted.read_bytes()
+    other = shutil.copy(moco_file, tmp_path / "other.pth")
+    with open(other, "ab") as end:
+        end.write(b"more")
+    it = study(f"mine={other}", "scratch")
+    with pytest.raises(InputError, match=r"mine\.pkl is not of .*other\.pth: remove it"):
+        it.prepare_for(list(it.cells.values()))
+
+
+def test_arms_of_two_architectures_are_refused_before_any_cell(study, converted, tmp_path):
+    small = tmp_path / "small.pkl"
+    provenance = {"architecture": {"name": "resnet18"}, "source_sha256": "ab"}
+    write_detectron2(small, {"stem.conv1.weight": np.zeros(1, np.float32)}, lambda: provenance)
+    it = study(f"mine={converted}", f"small={small}")
+    (tmp_path / "out" / "weights").mkdir(parents=True)
+    with pytest.raises(InputError, match="mine is a resnet50, small is a resnet18: compare equal"):
+        it.prepare_for(list(it.cells.values()))
+
+
+def test_what_no_cell_could_start_with_is_refused_at_once(run_tool, data, moco_file, tmp_path):
+    words = ("tools/compare_backbones.py", str(moco_file), "scratch", "--data", str(data))
+    words += ("--output", str(tmp_path / "out"), "--plan")
+    c4 = CHECKOUT / "projects/coco_c4/configs/moco_c4_1x.py"
+    for more, message in (
+        (["train.max_itr=3"], "max_itr"),
+        (["--config-file", str(c4)], "whose backbone is an FPN"),
+        (["--config-file", str(moco_file)], "does not"),
+    ):
+        done = run_tool(*words, *more)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_names_of_one_checkpoint_end_in_the_same_bits(run_tool, data, moco_file, module_folder):

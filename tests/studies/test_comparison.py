@@ -1,5 +1,6 @@
 """What came out of a comparison: real run folders in miniature, numbers against pycocotools."""
 
+import math
 import re
 
 import pytest
@@ -7,6 +8,7 @@ from run_folders import average_precisions, detections, truth_of, write_run
 
 from ssl_backbones.data.digits.digits_dataset import write_digits
 from ssl_backbones.errors import InputError
+from ssl_backbones.evaluation.metrics import write_metrics
 from ssl_backbones.report.page.comparison_page import format_comparison_page
 from ssl_backbones.report.reading.ground_truth import GroundTruths
 from ssl_backbones.studies.comparison import compare, sentences, tables
@@ -69,7 +71,10 @@ def test_sentences_and_tables_say_it(found):
     told = sentences(found)
     assert len(told) == 3 * 2 + 1
     assert told[0].startswith("box AP: good is better than good-shuffled (+")
-    assert told[-1] == "The control good-shuffled is told apart from good, by box AP and mask AP."
+    assert (
+        told[-1]
+        == "The control good-shuffled is told to be worse than good, by box AP and mask AP."
+    )
     arms, pairs, metrics = tables(found)
     assert len(arms.rows) == 6 and len(pairs.rows) == 6
     assert arms.rows[0][0] == "good" and arms.rows[0][4].count(",") == 2
@@ -106,6 +111,26 @@ def test_a_seed_that_an_arm_lacks_counts_for_none(folders, truths):
     none = {key: f for key, f in folders.items() if key[1] == (0 if key[0] == "good" else 1)}
     with pytest.raises(InputError, match="no seed is done with every arm"):
         compare(none, {}, truths=truths)
+
+
+def test_a_run_that_found_nothing_counts_as_0_and_takes_no_task_away(
+    folders, truths, truth, tmp_path
+):
+    write_run(tmp_path / "run", truth, detections(truth))
+    inference = tmp_path / "run" / "inference"
+    (inference / "coco_instances_results.json").write_text("[]")
+    facts = {"images": 40, "images_in_dataset": 40, "fingerprint": "f" * 64}
+    metrics = {"bbox": dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), math.nan)}
+    write_metrics(metrics, str(inference / "metrics.json"), "digits_test", facts)
+    found = compare({**folders, ("twin", 0): tmp_path / "run"}, {}, truths=truths, resamples=20)
+    assert list(found.tasks) == ["bbox", "segm"]
+    assert found.tasks["segm"].values[2, 0] == 0
+
+
+def test_runs_of_two_recipes_are_not_compared(folders, truths, truth, tmp_path):
+    write_run(tmp_path / "run", truth, detections(truth), "optimizer.lr=0.03")
+    with pytest.raises(InputError, match=r"of another recipe than .*: optimizer\.lr differs"):
+        compare({**folders, ("twin", 0): tmp_path / "run"}, {}, truths=truths)
 
 
 def test_a_folder_without_detections_is_named(folders, truths, tmp_path, truth):

@@ -37,6 +37,26 @@ def test_a_command_that_fails_stops_no_other(tmp_path):
     assert ended == {"bad": (3, "why"), "good": (0, "this")}
 
 
+def test_those_that_run_at_once_have_a_place_each(tmp_path):
+    """Such as a GPU: of three commands on two places the third takes the one that is free first."""
+    told = {}
+    says = "import os, time; time.sleep({}); print(os.environ['PLACE'])"
+    run_steps(
+        [
+            step("long", says.format(1.5)),
+            step("short", says.format(0)),
+            step("third", says.format(0)),
+        ],
+        folder=tmp_path,
+        jobs=2,
+        logs=tmp_path / "logs",
+        variables={},
+        on_end=lambda step, outcome: told.update({step.name: outcome.last_line()}),
+        places=[{"PLACE": "0"}, {"PLACE": "1"}],
+    )
+    assert told == {"long": "0", "short": "1", "third": "1"}
+
+
 def test_an_interruption_ends_the_commands_and_waits(tmp_path):
     def interrupt(step, outcome):
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from detectron2.data.transforms import RandomFlip
 
 from ...digits.configs.moco_digits import dataloader, lr_multiplier, model, optimizer, train
 
-# A fifth of COCO's 800 x 1333: a person is then some 70 pixels high.
+# A fifth of COCO's 800 x 1333: a person is then some 120 pixels high.
 for _split in (dataloader.train, dataloader.test):
     _split.mapper.augmentations[0].short_edge_length = 160
     _split.mapper.augmentations[0].max_size = 267
