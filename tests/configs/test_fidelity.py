@@ -11,7 +11,7 @@ from ssl_backbones import fidelity
 from ssl_backbones.engine.recipe import compare, recipe
 
 # Studies and measurements of this project, which repeat nobody's protocol.
-NO_PROTOCOLS = {"benchmarks", "digits", "transfer_study"}
+NO_PROTOCOLS = {"benchmarks", "digits", "photographs", "transfer_study"}
 CONFIGS = [(file, name) for file in FILES for name in read(file).configs]
 
 

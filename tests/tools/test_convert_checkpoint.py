@@ -377,7 +377,7 @@ def test_bad_paths_and_options(run_tool, convert, benign, tmp_path):
     assert_refused(run_tool(TOOL, "ssl://moco", target), "no weights are named ssl://moco; there")
     assert_refused(convert(benign, destination="model.pth"), "must end in .pkl")
     assert_refused(convert(benign, destination="source.pth.tar"), "must end in .pkl")
-    assert_refused(convert(benign, destination="nowhere/model.pkl"), "not a folder")
+    assert_refused(convert(benign, destination="source.pth.tar/model.pkl"), "not a folder")
     assert_refused(convert(benign, "--selfsup", "swav"), "use --selfsup moco")
     assert_refused(convert(benign, "--selfsup", "mae"), "choose one of auto, moco")
     assert_refused(convert(benign, "--branch", "left"), "choose one of online")
