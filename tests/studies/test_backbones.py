@@ -134,6 +134,18 @@ def test_a_budget_chooses_the_seeds_by_what_cells_took(study):
         it.seeds_in(1.4)
 
 
+@pytest.mark.parametrize(
+    ("named", "expected"), [(None, ["0", "1"]), ("3,5", ["3", "5"]), ("", ["0", "1"])]
+)
+def test_each_gpu_has_a_cell_of_its_own(study, monkeypatch, named, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    places = study("FILE", "scratch").places
+    assert places == [{"CUDA_VISIBLE_DEVICES": name} for name in expected]
+
+
 def test_another_file_under_an_arms_name_is_another_study(study, moco_file, tmp_path):
     file = shutil.copy(moco_file, tmp_path / "mine.pth")
     begun = tmp_path / "out" / "cells" / "mine_finetuned_12_0"
