@@ -77,6 +77,7 @@ def simulate(
     variances = FITTED.with_images(images / REFERENCE_IMAGES)
     announced = resolution(arms, seeds, images, variances)
     deviations = np.array(SPREADS[spread][:arms])
+    deviations /= np.sqrt(np.mean(deviations**2))
     called = shown = 0
     for _ in range(studies):
         values, drawn = draw(arms, seeds, images, variances, deviations, random)

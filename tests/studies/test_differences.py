@@ -1,5 +1,6 @@
 """Whether arms differ: intervals against scipy's, printed tables and studies of which the truth is known."""
 
+import csv
 import math
 import sys
 from pathlib import Path
@@ -141,6 +142,21 @@ def test_simulated_studies_hold_what_is_promised(simulate, arms, seeds, images):
     row = simulate.simulate(arms, seeds, images, "equal", studies, np.random.default_rng(0))
     assert row.called - 0.05 < 3 * math.sqrt(0.05 * 0.95 / studies)
     assert abs(row.power - 0.8) < 3 * math.sqrt(0.8 * 0.2 / studies)
+
+
+def test_the_page_has_the_figures_that_were_simulated(simulate):
+    folder = CHECKOUT / "projects/simulated_studies"
+    with open(folder / "results/simulated.csv", newline="") as file:
+        rows = [
+            simulate.Row(
+                *(int(row[name]) for name in ("arms", "seeds", "images")),
+                row["spread"],
+                *(float(row[name]) for name in ("called", "resolution", "power")),
+            )
+            for row in csv.DictReader(file)
+        ]
+    assert [(r.arms, r.seeds, r.images, r.spread) for r in rows] == list(simulate.kinds())
+    assert simulate.table(rows).format_markdown() in (folder / "README.md").read_text()
 
 
 def test_the_simulation_prints_and_writes_its_figures(simulate, tmp_path, monkeypatch, capsys):
