@@ -194,7 +194,6 @@ class BackboneStudy(CellStudy):
         overrides: Sequence[str] = (),
         only: Sequence[str] | None = None,
         jobs: int = 1,
-        variables: Mapping[str, str] | None = None,
         keep_checkpoints: bool = False,
     ):
         if protocol == "frozen" and any(not arm.source for arm in arms):
@@ -214,7 +213,7 @@ class BackboneStudy(CellStudy):
             output,
             chosen(whole, only),
             root=root,
-            variables=variables or {},
+            variables={},
             jobs=jobs,
             order=[cell.name for cell in whole],
             keep_checkpoints=keep_checkpoints,

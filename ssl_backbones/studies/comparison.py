@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engine import recipe
 from ..errors import InputError
 from ..evaluation.metrics import TASKS, metric_name
 from ..report.analysis.bootstrap import weighted_average_precision
@@ -28,6 +29,7 @@ from .differences import (
     differences,
     mean_interval,
 )
+from .protocol_runs import without_own
 
 RESAMPLES = 1000
 
@@ -120,25 +122,13 @@ def compare(
 
 def _check_recipes(runs: Sequence[RunContent]) -> None:
     """Refuse runs that differ in more than weights and seed."""
-    first, *others = (
-        {
-            key: value
-            for key, value in run.record.get("recipe", {}).items()
-            if key not in _MAY_DIFFER
-        }
-        for run in runs
-    )
-    for run, recipe in zip(runs[1:], others, strict=True):
-        if recipe != first:
-            keys = sorted(first.keys() | recipe.keys())
-            key = next(key for key in keys if first.get(key) != recipe.get(key))
+    first, *others = (without_own(run.record.get("recipe", {})) for run in runs)
+    for run, own in zip(runs[1:], others, strict=True):
+        if differ := recipe.compare(first, own):
             raise InputError(
-                f"{run.folder} is of another recipe than {runs[0].folder}: {key} differs; remove the one "
-                "that is wrong, and let the study go on"
+                f"{run.folder} is of another recipe than {runs[0].folder}: {differ[0][0]} differs; remove "
+                "the one that is wrong, and let the study go on"
             )
-
-
-_MAY_DIFFER = ("weights", "train.seed")
 
 
 def common_seeds(folders: Mapping[tuple[str, int], Path]) -> list[int]:

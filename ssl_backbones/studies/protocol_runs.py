@@ -166,7 +166,7 @@ def identity_of(run: Run, overrides: Sequence[str]) -> dict[str, str]:
 def _differences(run: Run, recipe: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     from ..engine.recipe import compare
 
-    return compare(_fields(run, run.overrides), _without_own(recipe))
+    return compare(_fields(run, run.overrides), without_own(recipe))
 
 
 def _fields(run: Run, overrides: Sequence[str]) -> dict[str, Any]:
@@ -174,10 +174,10 @@ def _fields(run: Run, overrides: Sequence[str]) -> dict[str, Any]:
     from ..engine.recipe import recipe
 
     cfg = load_config(str(run.protocol.config_path()), overrides)
-    return _without_own(recipe(cfg, slots=PROCESSES))
+    return without_own(recipe(cfg, slots=PROCESSES))
 
 
-def _without_own(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def without_own(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Less weights and seed, in which runs of one protocol differ."""
     return {key: value for key, value in recipe.items() if key not in ("weights", "train.seed")}
 
