@@ -1,8 +1,7 @@
 """Label 1, 2, 5 and 10 % of COCO's training images, five times each, the same on every machine.
 
-The rule: of fold F, the ids of the images in instances_train2017.json are sorted by the SHA-256 (hexadecimal)
-of "0:F:ID", and the first round(P % of them) are those of P % (halves up, at least one). So the images of 1 %
-are among those of 2 %, and these among those of 5 % and of 10 %; folds have nothing to do with each other.
+They are chosen by the ids in instances_train2017.json: `labelled_share` in ssl_backbones/data/dividing.py has
+the rule.
 """
 
 from __future__ import annotations
@@ -19,24 +18,19 @@ SHARES = (1, 2, 5, 10)
 """Percent of the images."""
 
 FOLDS = (0, 1, 2, 3, 4)
-SEED = 0
 
 SOURCE = "coco/annotations/instances_train2017.json"
 FOLDER = "coco_low_shot"
 """Both below $DETECTRON2_DATASETS."""
 
 COMMAND = "python projects/low_shot/lists.py"
+PLAN = (
+    "python tools/evaluate_backbone.py ssl://moco_v2_800ep --protocols "
+    f"{','.join(f'low_shot_{share}' for share in SHARES)} --num-gpus 8 --plan"
+)
+"""What comes after it."""
+
 _MARK = "made.json"
-
-
-def choose(ids: Iterable[int], share: int, fold: int) -> list[int]:
-    """The ids of a fold that are labelled, of all, by the rule above; ascending."""
-
-    def place(id_: int) -> str:
-        return hashlib.sha256(f"{SEED}:{fold}:{id_}".encode()).hexdigest()
-
-    ordered = sorted(ids, key=place)
-    return sorted(ordered[: max(1, (len(ordered) * share + 50) // 100)])
 
 
 def as_text(ids: Iterable[int]) -> str:
@@ -77,6 +71,7 @@ def write_lists(root: Path, on_list: Callable[[], None] = lambda: None) -> None:
     Raises:
         InputError: COCO's file is not there or is something else, or the folder holds something else.
     """
+    from ssl_backbones.data.dividing import LABELLED_SEED
     from ssl_backbones.errors import InputError
     from ssl_backbones.fast.annotations.coco_json import parse_json
     from ssl_backbones.files import write_folder
@@ -87,7 +82,7 @@ def write_lists(root: Path, on_list: Callable[[], None] = lambda: None) -> None:
         raise InputError(
             f"{source} is not there: put COCO below {root}, or set DETECTRON2_DATASETS"
         )
-    of = {"source_sha256": digest_of(source), "seed": SEED}
+    of = {"source_sha256": digest_of(source), "seed": LABELLED_SEED}
     if folder.exists():
         made = _made(folder)
         if made is None:
@@ -115,12 +110,14 @@ def write_lists(root: Path, on_list: Callable[[], None] = lambda: None) -> None:
 
 def _subsets(content: dict[str, Any]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Each list's name, and how its content is made: all of them at once would take much memory."""
+    from ssl_backbones.data.dividing import labelled_share
+
     ids = [image["id"] for image in content["images"]]
     rest = {key: content[key] for key in ("info", "licenses", "categories") if key in content}
     annotations = content["annotations"]
     for share in SHARES:
         for fold in FOLDS:
-            chosen = set(choose(ids, share, fold))
+            chosen = set(labelled_share(ids, share, fold))
 
             def part(chosen: set[int] = chosen) -> dict[str, Any]:
                 return {
@@ -196,7 +193,7 @@ def run(arguments: argparse.Namespace) -> int:
         for fold in FOLDS:
             images, sha256 = read_list(root, share, fold)
             print(f"{share:3} %  {fold:4}  {images:6}  {sha256}")
-    print(f"lists: {root / FOLDER}\nnext: python projects/low_shot/low_shot.py --plan")
+    print(f"lists: {root / FOLDER}\nnext: {PLAN}")
     return 0
 
 

@@ -1,4 +1,5 @@
-"""Data without a split divided into what is trained and what is tested on, the same way whenever it grows."""
+"""Data without a split divided into what is trained and what is tested on, the same way whenever it grows;
+and images divided into those with and without labels, the same way on every machine."""
 
 from __future__ import annotations
 
@@ -15,6 +16,9 @@ from ..hashing import digest_of
 
 VAL_SHARE = 0.2
 """Of the images, to test on."""
+
+LABELLED_SEED = 0
+"""Of `labelled_share`."""
 
 _ROBOFLOWS = re.compile(r"\.rf\.[0-9A-Za-z]+(?=\.[^./]+$)")
 """What Roboflow puts into the names of the copies that it makes of an image: street_jpg.rf.HASH.jpg."""
@@ -111,6 +115,21 @@ def equal_files(names: Iterable[str], root: Path) -> list[list[str]]:
         for name in sorted(alike) if len(alike) > 1 else ():
             by_content[size, digest_of(root / name)].append(name)
     return [group for group in by_content.values() if len(group) > 1]
+
+
+def labelled_share(ids: Iterable[int], share: int, fold: int) -> list[int]:
+    """The ids of a fold's images that are labelled where `share` percent of all are; ascending.
+
+    The rule: of fold F, the ids of all images are sorted by the SHA-256 (hexadecimal) of "0:F:ID", and the
+    first round(P % of them) are those of P % (halves up, at least one). So the images of a smaller share are
+    among those of a larger one; folds have nothing to do with each other.
+    """
+
+    def place(id_: int) -> str:
+        return hashlib.sha256(f"{LABELLED_SEED}:{fold}:{id_}".encode()).hexdigest()
+
+    ordered = sorted(ids, key=place)
+    return sorted(ordered[: max(1, (len(ordered) * share + 50) // 100)])
 
 
 def absent_classes(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:

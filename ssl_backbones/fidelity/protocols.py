@@ -47,7 +47,7 @@ class Protocol:
             nobody published them.
         timing: whose measurement `seconds` is.
         published: in a protocol.yaml, entries of `source`, `differs` where it does, and `numbers`: by
-            pretraining, a number for each of the metrics.
+            pretraining, a number for each of the metrics, null where nobody published one.
         folds: names of the datasets that its runs train on; () for one run on the config's.
         preparation: words of a Python command that makes what the runs need.
     """
@@ -154,10 +154,15 @@ def _published(given: Any, metrics: tuple[str, ...], where: str) -> Iterator[Pub
     }:
         raise InputError(f"{where}: published has `source`, `numbers` and perhaps `differs`")
     for pretraining, numbers in given["numbers"].items():
-        if not isinstance(numbers, list) or [type(n) for n in numbers] != [float] * len(metrics):
+        if (
+            not isinstance(numbers, list)
+            or len(numbers) != len(metrics)
+            or not all(isinstance(number, float | None) for number in numbers)
+        ):
             raise InputError(
-                f"{where}: published {pretraining}: give a number with a decimal for each of "
+                f"{where}: published {pretraining}: give a number with a decimal, or null, for each of "
                 f"{', '.join(metrics)}"
             )
-        values = dict(zip(metrics, numbers, strict=True))
+        found = zip(metrics, numbers, strict=True)
+        values = {metric: number for metric, number in found if number is not None}
         yield Published(pretraining, values, given["source"], given.get("differs", ""))

@@ -1,4 +1,4 @@
-"""Data without a split: which images are tested on, by hand arithmetic with hashlib."""
+"""Which images are tested on in data without a split, and which are labelled, by other programs' hashes."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from ssl_backbones.data.dividing import absent_classes, divide, equal_files
+from ssl_backbones.data.dividing import absent_classes, divide, equal_files, labelled_share
 from ssl_backbones.data.folders import find_splits
 from ssl_backbones.errors import InputError
 
@@ -171,3 +171,54 @@ def test_what_is_divided_and_what_is_not(single):
             find_splits(single, divides=True, val_share=share)
         line = f"--val-share {share}: give a share from 0 to below 1, as 0.2"
         assert str(caught.value) == line
+
+
+# A share of labels
+
+
+# By coreutils, from the ids on its standard input, with F the fold and N the number of images:
+#   while read i; do echo "$(printf 0:$F:$i | sha256sum | cut -d' ' -f1) $i"; done |
+#     sort | head -n $N | cut -d' ' -f2 | sort -n | sha256sum
+@pytest.mark.parametrize(
+    ("ids", "share", "fold", "number", "sha256"),
+    [
+        (
+            range(1, 41),
+            10,
+            0,
+            4,
+            "c37511cfb27fdb379d3234c4f51e9041c4fa62209bc8df83f1c9ac2e06a6a869",
+        ),
+        (
+            range(1, 41),
+            10,
+            3,
+            4,
+            "5af44a1c23183ec6b43756001aa4ddca1216c968bee2647ddb9ba7b9ca785952",
+        ),
+        (
+            range(1, 3001, 3),
+            *(5, 2, 50),
+            "cad95c89f362a450f50721f353c6c6c7d54bc6c234cf4a5bcefd5431645bcbdb",
+        ),
+    ],
+)
+def test_the_labelled_share_is_the_same_on_every_machine(ids, share, fold, number, sha256):
+    chosen = labelled_share(reversed(ids), share, fold)
+    assert len(chosen) == number and chosen == sorted(chosen)
+    assert hashlib.sha256("".join(f"{id_}\n" for id_ in chosen).encode()).hexdigest() == sha256
+
+
+def test_smaller_shares_are_inside_larger_ones_and_folds_are_not_alike():
+    ids = range(0, 20 * 500, 20)
+    chosen = {(s, f): labelled_share(ids, s, f) for s in (1, 2, 5, 10) for f in range(5)}
+    for fold in range(5):
+        for less, more in ((1, 2), (2, 5), (5, 10)):
+            assert set(chosen[less, fold]) < set(chosen[more, fold])
+    assert len({tuple(chosen[10, fold]) for fold in range(5)}) == 5
+    assert [len(chosen[share, 0]) for share in (1, 2, 5, 10)] == [5, 10, 25, 50]
+
+
+def test_halves_of_an_image_go_up_and_there_is_always_one():
+    numbers = [len(labelled_share(range(n), 1, 0)) for n in (1, 49, 149, 150, 250)]
+    assert numbers == [1, 1, 1, 2, 3]

@@ -105,6 +105,8 @@ def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_table(star
     assert (
         "| *published*: MoCo v2, 800 epochs | 57.4 [1] | 82.5 [1] | 64.0 [1] | 40.4† [2] |" in table
     )
+    published = "53.5 [1] | 81.3 [1] | 58.8 [1] | 39.7† [2] | 35.9† [2] | 10.0† [3] |  |"
+    assert f"| *published*: ImageNet, supervised | {published}" in table
     assert "\\* Not the protocol's recipe" in table and "low_shot_1: 1 of 5 folds" in table
     said, said_first = (Path(f"{folder}.txt").read_text() for folder in (whole, broken))
     assert f"table: {whole / 'table.md'}" in said and "next: python tools/report.py" in said

@@ -3,7 +3,7 @@
     python tools/train_net.py --config-file projects/low_shot/configs/low_shot_1.py --num-gpus 8
 
 The recipe is configs/moco_1x.py's, its schedule included: README.md in the folder above has the sources.
-projects/low_shot/low_shot.py runs all folds of all shares.
+tools/evaluate_backbone.py runs all folds of all shares.
 """
 
 from ....configs.moco_1x import dataloader, lr_multiplier, model, optimizer, train
