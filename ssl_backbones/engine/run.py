@@ -87,8 +87,9 @@ def run(args: Namespace) -> int:
         elif chooses and not args.eval_only and not (args.resume or processes.restarts):
             _say_length(args, cfg)
     if args.slurm:
-        slurm.submit(args, run, device=cfg.train.device, output_dir=cfg.train.output_dir)
-        return 0
+        folder = cfg.train.output_dir
+        job = slurm.submit(args, run, device=cfg.train.device, output_dir=folder)
+        return slurm.status_of(job, args.slurm)
     with temporary_run_folder(args, cfg) if args.dry_run else nullcontext():
         return launch(_in_process, processes, args, processes)
 

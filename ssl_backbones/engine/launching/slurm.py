@@ -38,6 +38,7 @@ _KEYS = {
     "qos": "quality of service",
     "constraint": "on nodes",
     "cluster": "slurm, or local: a process on this machine",
+    "wait": "yes: the command ends with the job and its status, and takes it back when it is ended itself",
 }
 
 # A loader's four workers, as in Detectron2's configs, and the rank itself. One core for all of a node's
@@ -70,6 +71,8 @@ def parse_options(text: str) -> dict[str, str]:
         if key in options:
             raise InputError(f"--slurm gives {key} twice")
         options[key] = value
+    if options.get("wait", "yes") != "yes":
+        raise InputError(f"--slurm wait={options['wait']}: write wait=yes, or leave it out")
     if "time" not in options:
         # submitit would ask for five minutes.
         raise InputError(f"--slurm needs time=TIME: {_KEYS['time']}")
@@ -129,9 +132,37 @@ def submit(
         raise InputError(f"--slurm {args.slurm}: {' '.join(str(error).split())}") from error
     print(
         f"Job {job.job_id} is submitted.\nIts output: {job.paths.stdout} and {job.paths.stderr}\n"
-        f"The run folder: {os.path.abspath(output_dir)}\nTo stop it: {_cancellation(options, job)}"
+        f"The run folder: {os.path.abspath(output_dir)}\nTo stop it: {_cancellation(options, job)}",
+        flush=True,
     )
     return job
+
+
+def status_of(job: submitit.Job, text: str) -> int:
+    """0 of a job that is submitted; with wait=yes among the options, its own when it has ended.
+
+    Who is asked to end meanwhile takes the job back first, and waits until it has saved.
+    """
+    options = parse_options(text)
+    if "wait" not in options:
+        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        job.wait()
+    except KeyboardInterrupt:
+        if options.get("cluster") == "local":
+            # submitit would interrupt what passes signals on, and leave the run.
+            os.kill(int(job.job_id), signal.SIGTERM)
+        else:
+            job.cancel(check=False)
+        # So that nobody goes on in the run folder while the job still saves.
+        job.wait()
+        raise
+    if job.exception() is None:
+        return 0
+    lines = [line for line in (job.stderr() or "").splitlines() if line.strip()]
+    print(lines[-1] if lines else f"error: job {job.job_id} failed", file=sys.stderr)
+    return 1
 
 
 def _submitit():

@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import threading
 from argparse import Namespace
 from pathlib import Path
 
@@ -82,9 +83,29 @@ def test_a_job_that_is_cancelled_saves_and_stays_away(submit, ranks, tmp_path):
     assert "Requeued job" not in job.paths.stdout.read_text()
 
 
-def test_a_mistake_in_a_job_is_one_line_in_its_output(submit, ranks):
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads Linux's /proc")
+def test_who_waits_for_a_job_and_is_ended_takes_it_back(submit, ranks, tmp_path, sigterm):
+    job = submit("until_asked", 1)
+    ranks.wait_until_ready(1)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(KeyboardInterrupt):
+        slurm.status_of(job, "cluster=local,time=60,wait=yes")
+    # It is at its end, so that another one may go on in its folder.
+    assert job.done() and f'"status": {PREEMPTED}' in (tmp_path / "0.json").read_text()
+
+
+@pytest.fixture
+def sigterm():
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_a_mistake_in_a_job_is_one_line_in_its_output(submit, ranks, capsys, sigterm):
     job = submit("mistake", 1)
-    wait_for(job.done)
+    job._results_timeout_s = 0.1  # what a network disk may lag behind
+    assert slurm.status_of(job, "time=60") == 0
+    assert slurm.status_of(job, "time=60,wait=yes") == 1
+    assert capsys.readouterr().err == "error: found a hole\n"
     assert "error: found a hole" in job.paths.stderr.read_text()
     assert "Traceback" not in job.paths.stderr.read_text()
 
@@ -172,6 +193,7 @@ def test_a_time_is_read_as_sbatch_reads_it(text, expected):
         ("time=60,gpus=8", {}, "gpus=8 with train.device=cpu"),
         ("time=60", dict(num_machines=2), "--num-machines with --slurm"),
         ("time=60,cluster=moon", {}, "moon"),
+        ("time=60,wait=no", {}, "write wait=yes, or leave it out"),
         ("time=60,cluster=local,nodes=2", {}, "LocalExecutor can use only one node"),
     ],
 )  # fmt: skip
