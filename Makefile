@@ -6,7 +6,7 @@
 # make benchmark   set-up, then every part beside stock Detectron2; ROW=mapper for one, REPEATS=9
 # make gpu-check   set-up, then what a GPU alone can tell, in nine minutes and one file; WHEELS=wheels without a
 #                  network (projects/gpu_check/README.md)
-# make study       set-up, then the transfer study: 66 detectors from six kinds of weights, on a CPU
+# make study       set-up, then the transfer study: 12 detectors from four kinds of weights, on a CPU
 # make clean       remove what these targets made
 #
 # All may be run again: a step of the set-up is repeated only when a file it depends on has changed.
@@ -69,7 +69,14 @@ gpu-check: setup
 endif
 
 study: setup
-	$(BIN)/python projects/transfer_study/study.py
+	$(BIN)/python projects/digits/make_dataset.py --root output/transfer_study/scenes --num-train 400 --num-test 200
+	test -e output/transfer_study/moco.pth || \
+	$(BIN)/python projects/transfer_study/pretrain.py moco output/transfer_study/moco.pth
+	test -e output/transfer_study/swav.pth || \
+	$(BIN)/python projects/transfer_study/pretrain.py swav output/transfer_study/swav.pth
+	$(BIN)/python tools/compare_backbones.py output/transfer_study/moco.pth output/transfer_study/swav.pth scratch \
+	output/transfer_study/moco.pth:shuffled --data output/transfer_study/scenes \
+	--config-file projects/transfer_study/configs/resnet18_digits.py --output output/transfer_study/finetuned
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

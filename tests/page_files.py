@@ -42,18 +42,6 @@ def write_without_statistics(converted: Path, path: Path) -> None:
     path.write_bytes(pickle.dumps(content))
 
 
-def write_study(path: Path) -> None:
-    """The CSV of a study with the columns that a comparison needs."""
-    rows = [
-        f"{arm},finetuned,{budget},{seed},done,{mean + seed},{mean + seed}"
-        for arm, mean in (("scratch", 10), ("moco", 20), ("swav", 21))
-        for budget in (50, 400)
-        for seed in range(3)
-    ]
-    path.parent.mkdir(parents=True)
-    path.write_text("\n".join(["arm,protocol,budget,seed,status,bbox/AP,segm/AP", *rows]) + "\n")
-
-
 def write_own_data(digits: Path, folder: Path) -> None:
     """The digits as a tool might export them: a JSON file for each split, in a form that is not COCO's own.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from page_commands import commands, files, python_blocks, shows
-from page_files import write_dino, write_own_data, write_study, write_without_statistics
+from page_files import write_dino, write_own_data, write_without_statistics
 from yolo_files import write_yolo
 
 CHECKOUT = Path(__file__).parent.parent
@@ -156,7 +156,6 @@ TABLE = {
     ),
     "browse_data.py": Sized(small=True),
     "compare_init.py": Sized(),
-    "study.py --plan": Sized(),
     "evaluate_backbone.py": Sized({"my_pretraining.pth": "{moco_file}"}),
     "pretrain_rotations.py": Sized(
         {"datasets/digits/train": "{datasets}/digits/train", "--steps 200": "--steps 2 --batch 4"}
@@ -219,7 +218,6 @@ def workplace(module_folder, digits, moco_file, converted, whole):
     write_without_statistics(converted, folder / "from_a_script.pkl")
     write_own_data(digits, folder / "numerals")
     write_yolo(digits, folder, segments=True)[0].rename(folder / "signs")
-    write_study(folder / "output" / "transfer_study" / "cells.csv")
     for name, content in files(TEXT).items():
         (folder / name).write_text(content)
     return folder

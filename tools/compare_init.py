@@ -12,11 +12,11 @@ from ssl_backbones.errors import run_command
 EXAMPLES = """
 examples:
   the table of a study, and its figure:
-    tools/compare_init.py output/transfer_study/cells.csv --figure ap_against_budget.png
+    tools/compare_init.py projects/transfer_study/results/cells.csv --figure ap_against_budget.png
   your own runs, three seeds of two backbones, each with a train.seed of its own:
     tools/compare_init.py output/moco_seed* output/swav_seed*
   what was expected before the runs, and whether it came out:
-    tools/compare_init.py output/transfer_study/cells.csv --expect 'supervised > scratch'
+    tools/compare_init.py projects/transfer_study/results/cells.csv --expect 'supervised > scratch'
 
 A difference of means inside the spread over seeds (the larger one of the two ranges) is called a tie. With
 fewer than three seeds there is no verdict. Run folders are told apart by their weights; what else differs

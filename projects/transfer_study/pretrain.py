@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 METHOD_NAMES = ("moco", "swav", "supervised")
 CHANNEL_ORDERS = ("RGB", "BGR")
+CONFIG = "projects/transfer_study/configs/resnet18_digits.py"
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -153,15 +154,21 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     write_atomically(arguments.output, lambda file: torch.save(checkpoint, file))
     last = losses[-10:]
-    name = arguments.output.name.split(".")[0]
     print(
         f"{len(losses)} iterations, loss {losses[0]:.2f} at first, {sum(last) / len(last):.2f} over the "
         f"last {len(last)} (chance {chance:.2f})\n"
         f"pretrained checkpoint: {arguments.output}\n"
-        f"next: python tools/convert_checkpoint.py {arguments.output} "
-        f"{arguments.output.with_name(f'{name}.pkl')}"
+        f"next: {_next(arguments.output)}"
     )
     return 0
+
+
+def _next(checkpoint: Path) -> str:
+    """The comparison with random weights, on scenes beside the file; they come first where there are none."""
+    scenes = checkpoint.parent / "scenes"
+    make = f"python projects/digits/make_dataset.py --root {scenes} --num-train 400 --num-test 200"
+    compare = f"python tools/compare_backbones.py {checkpoint} scratch --data {scenes} --config-file {CONFIG}"
+    return compare if scenes.exists() else f"{make} && {compare}"
 
 
 def main(argv: list[str] | None = None) -> int:

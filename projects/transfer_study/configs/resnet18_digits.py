@@ -1,44 +1,16 @@
 """The recipe of every cell of the transfer study: Mask R-CNN with a ResNet-18 on the embedded scenes.
 
-It is projects/digits/configs/moco_digits.py with a smaller detector. A cell says the rest on its command
-line: weights, labelled scenes, seed, iterations, and what is frozen. README.md in the folder above explains.
+It is projects/digits/configs/moco_digits.py with a smaller detector. Data, weights, seed and what is frozen
+are said on the command line. README.md in the folder above explains.
 """
 
-from detectron2.data import DatasetCatalog
-from detectron2.data.datasets import register_coco_instances
 from detectron2.layers import ShapeSpec
 
-from ssl_backbones.data import digits_root
-from ssl_backbones.modeling.resnet import build_resnet
+from ...digits.configs.moco_digits import dataloader, lr_multiplier, model, optimizer, train
 
-from ...digits.configs.moco_digits import L, dataloader, lr_multiplier, model, optimizer, train
-
-# Each budget's scenes lie in a folder of their own: transfer_study/50 is transfer_study_50_train and _test.
-for folder in (digits_root().parent / "transfer_study").glob("*"):
-    for split in ("train", "test"):
-        name = f"transfer_study_{folder.name}_{split}"
-        if folder.name.isdigit() and name not in DatasetCatalog:
-            register_coco_instances(
-                name,
-                {
-                    "thing_classes": [str(digit) for digit in range(10)],
-                    "made_by": "python projects/transfer_study/study.py",
-                },
-                str(folder / "annotations" / f"{split}.json"),
-                str(folder / split),
-            )
-
-dataloader.train.dataset.names = "transfer_study_400_train"
-dataloader.test.dataset.names = "transfer_study_400_test"
-
-# As in the recipe: batch norm that trains, and a frozen stem. Training from scratch sets freeze_at=0.
-model.backbone.bottom_up = L(build_resnet)(
-    depth=18,
-    res2_channels=64,
-    norm="SyncBN",
-    freeze_at=1,
-    out_features=["res2", "res3", "res4", "res5"],
-)
+# As in the recipe: batch norm that trains, and a frozen stem. Blocks of two 3x3 convolutions have no 1x1.
+model.backbone.bottom_up.stages.depth = 18
+del model.backbone.bottom_up.stages.stride_in_1x1
 
 # A quarter of the channels, two convolutions in place of five: what is compared is the backbone, and the rest
 # should take little of the time.
