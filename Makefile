@@ -71,9 +71,9 @@ endif
 study: setup
 	$(BIN)/python projects/digits/make_dataset.py --root output/transfer_study/scenes --num-train 400 --num-test 200
 	test -e output/transfer_study/moco.pth || \
-	$(BIN)/python projects/transfer_study/pretrain.py moco output/transfer_study/moco.pth
+	$(BIN)/python projects/digits/pretrain.py --depth 18 --learning-rate 1e-3 --iterations 400 --output output/transfer_study/moco.pth
 	test -e output/transfer_study/swav.pth || \
-	$(BIN)/python projects/transfer_study/pretrain.py swav output/transfer_study/swav.pth
+	$(BIN)/python projects/digits/pretrain.py --method swav --depth 18 --iterations 400 --output output/transfer_study/swav.pth
 	$(BIN)/python tools/compare_backbones.py output/transfer_study/moco.pth output/transfer_study/swav.pth scratch \
 	output/transfer_study/moco.pth:shuffled --data output/transfer_study/scenes \
 	--config-file projects/transfer_study/configs/resnet18_digits.py --output output/transfer_study/finetuned

@@ -1,6 +1,6 @@
-"""Pretrain a ResNet-50 by MoCo v2 on unlabelled crops, in minutes on a CPU, and save it as MoCo does.
+"""Pretrain a ResNet by MoCo v2 or SwAV on unlabelled crops, in minutes on a CPU, and save it as these do.
 
-The file has the layout of MoCo's published ones, so everything that takes those takes it too. It shows the
+The file has the layout of their published ones, so everything that takes those takes it too. It shows the
 way from pretraining to detection; README.md beside this file says what it does not show.
 """
 
@@ -10,32 +10,31 @@ import argparse
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":
+    # In place of this folder: the projects are imported from the checkout.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-FEATURES = 128
-TEMPERATURE = 0.2
 # AdamW as in MoCo v3: in about a hundred steps SGD with MoCo v2's settings stays near chance.
-LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.01
-# MoCo's 0.999 averages over a thousand steps; this run has about a hundred.
-KEY_MOMENTUM = 0.99
 # MoCo's 65,536 keys would never be filled; these are renewed every few steps.
 QUEUE_SIZE = 1024
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Pretrain a ResNet-50 by MoCo v2 on unlabelled digits crops.",
+        description=__doc__,
         epilog=(
             "examples:\n"
             "  python projects/digits/pretrain.py\n"
-            "  python projects/digits/pretrain.py --iterations 1000 --output moco_long.pth.tar"
+            "  python projects/digits/pretrain.py --iterations 1000 --output moco_long.pth.tar\n"
+            "  python projects/digits/pretrain.py --method swav --depth 18 --output swav.pth.tar"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,6 +45,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=Path("output/quickstart/moco_v2_digits.pth.tar"),
         metavar="FILE",
     )
+    add("--method", choices=("moco", "swav"), default="moco", help="(default: moco)")
+    add("--depth", type=int, choices=(18, 50), default=50, help="of the ResNet (default: 50)")
+    add("--learning-rate", type=float, default=3e-4, metavar="LR", help="(default: 3e-4)")
     add("--iterations", type=int, default=90, help="optimiser steps (default: 90)")
     add("--batch-size", type=int, default=64, help="crops in a step (default: 64)")
     add("--num-crops", type=int, default=1024, help="different crops (default: 1024)")
@@ -80,106 +82,57 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         )
     if arguments.batch_size > QUEUE_SIZE:
         raise InputError(f"--batch-size {arguments.batch_size}: the queue holds {QUEUE_SIZE} keys")
+    if not 0 < arguments.learning_rate < 1:
+        raise InputError(f"--learning-rate {arguments.learning_rate}: give a number from 0 to 1")
     if arguments.crop_size < 32:
         raise InputError(
             f"--crop-size {arguments.crop_size}: ResNet's stride of 32 needs at least 32"
         )
 
 
-def build_encoder() -> nn.Module:
-    """torchvision's ResNet-50 with MoCo v2's two-layer head in the place of `fc`."""
-    from torch import nn
-    from torchvision.models import resnet50
-
-    encoder = resnet50(weights=None)
-    width = encoder.fc.in_features
-    encoder.fc = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, FEATURES))
-    return encoder
-
-
-def load_views(arguments: argparse.Namespace) -> torch.utils.data.DataLoader:
-    """Batches of two augmented views of each crop, made from the training split alone."""
-    from lightly.transforms import MoCoV2Transform
+def load_views(arguments: argparse.Namespace, network: nn.Module) -> torch.utils.data.DataLoader:
+    """Batches of the method's augmented views of each crop, made from the training split alone."""
+    import torch
     from PIL import Image
     from rich.progress import track
-    from torch.utils.data import DataLoader
 
     from ssl_backbones.data.digits.digit_scenes import pretraining_scenes
 
     num = min(arguments.num_crops, arguments.iterations * arguments.batch_size)
     # Half as large again as the views, so that a random resized crop still has something to choose.
     scenes = pretraining_scenes(num, size=arguments.crop_size * 3 // 2, seed=arguments.seed)
-    transform = MoCoV2Transform(input_size=arguments.crop_size)
-    images = [
-        Image.fromarray(scene.image)
-        for scene in track(scenes, "making crops", total=num, transient=True)
-    ]
-    return DataLoader(
-        images,
-        batch_size=arguments.batch_size,
+    scenes = track(scenes, "making crops", total=num, transient=True)
+
+    def stack(batch: list[Image.Image]) -> list[torch.Tensor]:
+        return [torch.stack(view) for view in zip(*map(network.views, batch), strict=True)]
+
+    return torch.utils.data.DataLoader(
+        [Image.fromarray(scene.image) for scene in scenes],
+        arguments.batch_size,
         shuffle=True,
         drop_last=True,
-        collate_fn=lambda batch: _stack_views([transform(image) for image in batch]),
+        collate_fn=stack,
     )
 
 
-def _stack_views(pairs: list[list[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    import torch
-
-    queries, keys = zip(*pairs, strict=True)
-    return torch.stack(queries), torch.stack(keys)
-
-
-def pretrain(arguments: argparse.Namespace) -> tuple[dict, list[float]]:
-    """Run MoCo v2; return the checkpoint in MoCo's layout and the loss of each step."""
-    import copy
-
-    import torch
-    from lightly.loss import NTXentLoss
-    from lightly.models.utils import deactivate_requires_grad, update_momentum
-
-    views = load_views(arguments)
-    encoder_q = build_encoder()
-    encoder_k = copy.deepcopy(encoder_q)
-    deactivate_requires_grad(encoder_k)
-    loss_of = NTXentLoss(temperature=TEMPERATURE, memory_bank_size=(QUEUE_SIZE, FEATURES))
-
-    def loss_of_batch(batch: tuple[torch.Tensor, torch.Tensor], iteration: int) -> torch.Tensor:
-        query_views, key_views = batch
-        update_momentum(encoder_q, encoder_k, m=KEY_MOMENTUM)
-        # MoCo shuffles keys across GPUs for batch norm's sake; one process has no across.
-        with torch.no_grad():
-            keys = encoder_k(key_views)
-        return loss_of(encoder_q(query_views), keys)
-
-    losses, optimizer, _ = optimise(
-        loss_of_batch, encoder_q.parameters(), LEARNING_RATE, views, arguments.iterations
-    )
-    epoch = len(losses) // len(views)
-    return _in_moco_layout(epoch, encoder_q, encoder_k, loss_of.memory_bank, optimizer), losses
-
-
-def optimise(
-    loss_of_batch: Callable[[Any, int], torch.Tensor],
-    parameters: Iterable[torch.Tensor],
-    learning_rate: float,
-    batches: torch.utils.data.DataLoader,
-    iterations: int,
-) -> tuple[list[float], torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Minimise a loss by AdamW along a cosine, over the batches as often as it takes, with a progress bar.
-
-    Args:
-        loss_of_batch: called with a batch and the iteration, from 0.
+def pretrain(arguments: argparse.Namespace) -> tuple[dict, list[float], float]:
+    """Run the method by AdamW along a cosine, over the crops as often as it takes, with a progress bar.
 
     Returns:
-        The loss of each step, and the optimizer and the schedule as the last step left them.
+        The checkpoint, the loss of each step, and the loss of a network that guesses.
     """
     import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from projects.digits.methods import METHODS
+
+    network = METHODS[arguments.method](arguments.depth, arguments.crop_size)
+    batches = load_views(arguments, network)
+    parameters = [tensor for tensor in network.parameters() if tensor.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True
+        parameters, lr=arguments.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
     )
+    iterations = arguments.iterations
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     losses: list[float] = []
     columns = ("pretraining", BarColumn(), MofNCompleteColumn(), "loss {task.fields[loss]:.3f}")
@@ -187,34 +140,15 @@ def optimise(
         task = progress.add_task("", total=iterations, loss=float("nan"))
         while len(losses) < iterations:
             for batch in itertools.islice(batches, iterations - len(losses)):
-                loss = loss_of_batch(batch, len(losses))
+                loss = network(batch, len(losses))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
                 progress.update(task, advance=1, loss=losses[-1])
-    return losses, optimizer, schedule
-
-
-def _in_moco_layout(
-    epoch: int,
-    encoder_q: nn.Module,
-    encoder_k: nn.Module,
-    bank: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> dict:
-    """What MoCo's main_moco.py saves: `module.` comes from its DistributedDataParallel."""
-    state = {f"module.encoder_q.{key}": value for key, value in encoder_q.state_dict().items()}
-    state |= {f"module.encoder_k.{key}": value for key, value in encoder_k.state_dict().items()}
-    state["module.queue"] = bank.bank.T.contiguous()
-    state["module.queue_ptr"] = bank.bank_ptr
-    return {
-        "epoch": epoch,
-        "arch": "resnet50",
-        "state_dict": state,
-        "optimizer": optimizer.state_dict(),
-    }
+    checkpoint = network.checkpoint(len(losses) // len(batches), optimizer.state_dict())
+    return checkpoint, losses, network.chance
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -233,7 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
     random.seed(arguments.seed)
     np.random.seed(arguments.seed)
     torch.manual_seed(arguments.seed)
-    checkpoint, losses = pretrain(arguments)
+    checkpoint, losses, chance = pretrain(arguments)
     if not math.isfinite(losses[-1]):
         print(f"error: the loss is {losses[-1]} at the end: nothing is saved", file=sys.stderr)
         return 1
@@ -241,8 +175,8 @@ def run(arguments: argparse.Namespace) -> int:
     last = losses[-10:]
     print(
         f"{len(losses)} iterations, loss {losses[0]:.2f} at first, {sum(last) / len(last):.2f} over the "
-        f"last {len(last)} (chance {math.log(QUEUE_SIZE + 1):.2f})\n"
-        f"pretrained checkpoint, in MoCo's layout: {arguments.output}\n"
+        f"last {len(last)} (chance {chance:.2f})\n"
+        f"pretrained checkpoint: {arguments.output}\n"
         f"next: python tools/convert_checkpoint.py {arguments.output} "
         f"{str(arguments.output).removesuffix('.pth.tar')}.pkl"
     )

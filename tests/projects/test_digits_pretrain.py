@@ -1,6 +1,6 @@
 """The pretraining script writes what MoCo writes, and the converter takes it as such."""
 
-import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,16 +9,18 @@ from torchvision.models import resnet50
 
 from ssl_backbones.conversion import convert
 
-SCRIPT = Path(__file__).parents[2] / "projects" / "digits" / "pretrain.py"
+CHECKOUT = Path(__file__).parents[2]
 TINY = ["--iterations", "2", "--batch-size", "4", "--crop-size", "32"]
 
 
 @pytest.fixture(scope="module")
 def pretrain():
-    spec = importlib.util.spec_from_file_location("digits_pretrain", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """As it is when it runs, with the checkout on the path."""
+    sys.path.insert(0, str(CHECKOUT))
+    from projects.digits import pretrain
+
+    yield pretrain
+    sys.path.remove(str(CHECKOUT))
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +51,12 @@ def test_layout_is_that_of_mocos_published_files(checkpoint):
     torch.testing.assert_close(state["module.queue"].norm(dim=0), torch.ones(1024))
 
 
-def test_both_encoders_learn_and_the_second_follows(checkpoint, pretrain):
+def test_both_encoders_learn_and_the_second_follows(checkpoint):
+    from projects.digits.methods import MoCo
+
     state = load(checkpoint)["state_dict"]
     torch.manual_seed(0)
-    start = pretrain.build_encoder().state_dict()["layer4.2.conv3.weight"]
+    start = MoCo(50, 32).encoder_q.state_dict()["layer4.2.conv3.weight"]
     moved = {
         branch: (state[f"module.encoder_{branch}.layer4.2.conv3.weight"] - start).norm()
         for branch in "qk"
@@ -66,6 +70,35 @@ def test_it_converts_as_any_moco_file(checkpoint, tmp_path):
     assert report.provenance["method"] == "moco"
     assert len(report.kept) == 265
     assert report.proof is not None
+
+
+def test_swavs_file_is_laid_out_as_swavs_and_converts(pretrain, tmp_path):
+    path = tmp_path / "swav.pth.tar"
+    words = [*TINY, "--method", "swav", "--depth", "18", "--output", str(path)]
+    assert pretrain.main(words) == 0
+    content = load(path)
+    # What main_swav.py saves.
+    assert list(content) == ["epoch", "state_dict", "optimizer"]
+    report = convert(path, tmp_path / "swav.pkl")
+    assert report.provenance["method"] == "swav" and report.proof is not None
+    assert report.provenance["architecture"]["depth"] == 18
+    assert len(report.kept) == 100 and not report.unknown
+    # Two views of each size go through the network in one batch: two steps are four, with the small ones.
+    assert int(content["state_dict"]["module.bn1.num_batches_tracked"]) == 4
+
+
+def test_swav_learns_prototypes_of_unit_length_after_a_while(pretrain):
+    from projects.digits import methods
+
+    torch.manual_seed(0)
+    swav = methods.SwAV(18, 32)
+    views = [torch.randn(2, 3, size, size) for size in (32, 32, 16, 16)]
+    for iteration, learns in ((0, False), (methods.FROZEN_PROTOTYPES, True)):
+        swav.zero_grad()
+        swav(views, iteration).backward()
+        weight = swav.network.prototypes.weight
+        assert (weight.grad is not None) == learns
+        torch.testing.assert_close(weight.norm(dim=1), torch.ones(methods.PROTOTYPES))
 
 
 def test_same_seed_same_weights(pretrain, checkpoint, tmp_path):
@@ -83,6 +116,7 @@ def test_same_seed_same_weights(pretrain, checkpoint, tmp_path):
         (["--batch-size", "9", "--num-crops", "8"], "--batch-size 9"),
         (["--batch-size", "2000", "--num-crops", "2000"], "queue holds 1024"),
         (["--crop-size", "16"], "--crop-size 16"),
+        (["--learning-rate", "0"], "--learning-rate 0"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(pretrain, tmp_path, capsys, words, message):
