@@ -22,7 +22,7 @@ import numpy as np
 from ssl_backbones.errors import InputError, run_command
 from ssl_backbones.files import write_atomically
 from ssl_backbones.progress import progress_bar
-from ssl_backbones.studies.differences import Variances, differences, resolution
+from ssl_backbones.studies.differences import Variances, differences, mean_interval, resolution
 from ssl_backbones.tables import Table
 
 ARMS, SEEDS, IMAGES = (2, 6), (3, 5, 10), (50, 200, 5000)
@@ -37,6 +37,9 @@ SPREADS = {
 }
 """Relative deviations of the arms over seeds; the second are those of projects/transfer_study (50 scenes)."""
 
+TRUTH = 40.0
+"""The AP of every arm."""
+
 RESAMPLES = 200  # of each study; a thousand would tell the same of a thousand studies
 
 
@@ -46,7 +49,9 @@ class Row:
 
     Attributes:
         spread: of the arms' seeds, of `SPREADS`.
-        called: share of the studies of equal arms in which any two are told apart.
+        called: share of the studies of equal arms in which any two are told apart: in all others the
+            intervals of all pairs hold the truth.
+        held: share of the arms whose own interval holds the truth.
         resolution: in points, as it is announced.
         power: share of the studies in which a difference of that size is shown.
     """
@@ -56,6 +61,7 @@ class Row:
     images: int
     spread: str
     called: float
+    held: float
     resolution: float
     power: float
 
@@ -78,16 +84,19 @@ def simulate(
     announced = resolution(arms, seeds, images, variances)
     deviations = np.array(SPREADS[spread][:arms])
     deviations /= np.sqrt(np.mean(deviations**2))
-    called = shown = 0
+    called = held = shown = 0
     for _ in range(studies):
         values, drawn = draw(arms, seeds, images, variances, deviations, random)
         names = [str(arm) for arm in range(arms)]
         pairs = differences(names, values, drawn, images)
         called += any(pair.low > 0 or pair.high < 0 for pair in pairs)
+        intervals = [mean_interval(values[arm], drawn[:, arm], images) for arm in range(arms)]
+        held += sum(low <= TRUTH <= high for low, high in intervals)
         values[0] += announced
         # The same study, were the first arm better: only its values move.
         shown += differences(names[:], values, drawn, images)[0].low > 0
-    return Row(arms, seeds, images, spread, called / studies, announced, shown / studies)
+    rates = called / studies, held / studies / arms, announced, shown / studies
+    return Row(arms, seeds, images, spread, *rates)
 
 
 def draw(
@@ -108,9 +117,10 @@ def draw(
     of_seeds = random.standard_normal((arms, seeds)) * (variances.seeds / 2) ** 0.5
     scores = (of_images + of_both).reshape(arms * seeds, images)
     of_seeds = of_seeds * deviations[:, None]
-    values = scores.mean(axis=1).reshape(arms, seeds) + of_seeds
+    values = TRUTH + scores.mean(axis=1).reshape(arms, seeds) + of_seeds
     weights = random.multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
     drawn = (weights @ scores.T / images).reshape(RESAMPLES, arms, seeds) + of_seeds
+    drawn += TRUTH
     return values, drawn
 
 
@@ -123,11 +133,13 @@ def table(rows: Sequence[Row]) -> Table:
     cells = [
         (
             *(str(row.arms), str(row.seeds), f"{row.images:,}", row.spread),
-            *(f"{100 * row.called:.1f} %", f"{row.resolution:.1f}", f"{100 * row.power:.0f} %"),
+            *(f"{100 * row.called:.1f} %", f"{100 * row.held:.1f} %"),
+            *(f"{row.resolution:.1f}", f"{100 * row.power:.0f} %"),
         )
         for row in rows
     ]
-    columns = ("arms", "seeds", "images", "arms' seeds vary", "equal arms told apart")
+    columns = ("arms", "seeds", "images", "arms' seeds vary")
+    columns += ("equal arms told apart", "arms' own intervals hold")
     return Table("", (*columns, "announced resolution", "and how often it is shown"), cells)
 
 
