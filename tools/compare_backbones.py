@@ -45,9 +45,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--protocol",
-        choices=("recipe", "frozen"),
         default="recipe",
-        help="fine-tune as the recipe does, or keep the backbone as it is (default: recipe)",
+        metavar="NAME",
+        help="recipe: fine-tune as it does; frozen: keep the backbone as it is; low_shot_10: fine-tune on "
+        "10 %% of the training images, others with each seed (default: recipe)",
     )
     add(
         "--config-file", default="", metavar="FILE", help="the recipe (default: configs/moco_1x.py)"
@@ -65,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="cells at once (default: one a GPU, else one a core as far as memory goes)",
+    )
+    add(
+        "--slurm",
+        default="",
+        metavar="KEY=VALUE,...",
+        help="each cell is a job, all at once: options as tools/train_net.py --slurm takes them",
     )
     add("--keep-checkpoints", action="store_true", help="keep the detectors")
     return result
@@ -95,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         config=args.config_file,
         only=args.only,
         jobs=args.jobs,
+        slurm=args.slurm,
         keep_checkpoints=args.keep_checkpoints,
     )
     if args.plan:

@@ -20,11 +20,14 @@ examples:
     tools/evaluate_backbone.py my_pretraining.pth --protocols voc_c4,coco_fpn_1x --num-gpus 8 --plan
   run it; the same command goes on where it stopped:
     tools/evaluate_backbone.py my_pretraining.pth --protocols voc_c4,coco_fpn_1x,low_shot_1 --num-gpus 8
+  on data of your own, in place of COCO and VOC:
+    tools/evaluate_backbone.py my_pretraining.pth --data photos --protocols recipe,low_shot_10 --repeats 3
   a config of your own beside them:
     tools/evaluate_backbone.py my_pretraining.pth --protocols voc_c4,my_config.py --num-gpus 8
 
 protocols:
 {protocols}
+with --data: recipe (the default's), frozen (the backbone stays as it is), low_shot_1 to low_shot_99 (percent)
 
 Published numbers are of {processes} GPUs; --num-gpus 4 train.accumulate=2 makes the same micro-batches.
 Exit status: 0 all runs are done, 1 one of them failed, 2 bad usage, 130 interrupted.
@@ -48,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         help="a file of a pretraining, which is converted with proof, a converted one, or ssl://NAME",
     )
     add("--protocols", required=True, metavar="NAME,...", help="names, or paths of LazyConfigs")
+    add("--data", metavar="PATH", help="data of your own, as tools/train_net.py --data takes it")
     add("--num-gpus", type=int, metavar="N", help="of each run (default 1)")
     add("--num-processes", type=int, metavar="N", help="of each run with --device cpu (default 1)")
     add("--device", choices=("cuda", "cpu"), default="cuda", help="(default cuda)")
@@ -89,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     from ssl_backbones.studies.runner import StepFailed
 
     _check(args)
+    if args.data:
+        return _on_own_data(args)
     name, evaluation = _evaluation(args)
     check_overrides(evaluation, args.opts)
     on_cpu = args.device == "cpu"
@@ -127,6 +133,45 @@ def _evaluation(args: argparse.Namespace) -> tuple[str, Evaluation]:
         flags=[word for flag, n in flags.items() if n is not None for word in (flag, str(n))],
         overrides=[*device, *args.opts],
     )
+
+
+def _on_own_data(args: argparse.Namespace) -> int:
+    """Each protocol as a study of this one arm; returns the exit status."""
+    from ssl_backbones.studies.backbones import from_words
+    from ssl_backbones.studies.comparison import table_of_protocols
+    from ssl_backbones.studies.runner import write_text
+
+    for option, value in (("--num-gpus", args.num_gpus), ("--num-processes", args.num_processes)):
+        if value is not None:
+            raise InputError(f"{option} with --data: every run takes one GPU, or else one core")
+    device = ["train.device=cpu"] if args.device == "cpu" else []
+    name = Path(args.checkpoint.rpartition("/")[2]).name.partition(".")[0]
+    output = args.output or Path("output") / "evaluations" / f"{name}_on_{Path(args.data).stem}"
+    studies = {}
+    for word in args.protocols.split(","):
+        is_config = word.endswith(".py")
+        protocol = Path(word).stem if is_config else word
+        studies[protocol] = from_words(
+            [args.checkpoint, *device, *args.opts],
+            args.data,
+            output / protocol,
+            seeds=args.repeats,
+            protocol="recipe" if is_config else word,
+            config=word if is_config else "",
+            fewest=1,
+        )
+    if args.plan:
+        print("\n\n".join("\n".join(study.plan()) for study in studies.values()))
+        print("next: the same command without --plan")
+        return 0
+    status = max(study.do() for study in studies.values())
+    table = table_of_protocols({p: s.found for p, s in studies.items() if s.found})
+    write_text(output / "table.md", table.format_markdown() + "\n")
+    write_text(output / "table.csv", table.format_csv())
+    print(
+        f"\n{table.format_text()}\ntable: {output / 'table.md'}\nfor programs: {output / 'table.csv'}"
+    )
+    return status
 
 
 def _check(args: argparse.Namespace) -> None:

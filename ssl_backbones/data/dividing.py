@@ -117,7 +117,7 @@ def equal_files(names: Iterable[str], root: Path) -> list[list[str]]:
     return [group for group in by_content.values() if len(group) > 1]
 
 
-def labelled_share(ids: Iterable[int], share: int, fold: int) -> list[int]:
+def labelled_share(ids: Iterable[Any], share: int, fold: int) -> list[Any]:
     """The ids of a fold's images that are labelled where `share` percent of all are; ascending.
 
     The rule: of fold F, the ids of all images are sorted by the SHA-256 (hexadecimal) of "0:F:ID", and the
@@ -125,11 +125,26 @@ def labelled_share(ids: Iterable[int], share: int, fold: int) -> list[int]:
     among those of a larger one; folds have nothing to do with each other.
     """
 
-    def place(id_: int) -> str:
+    def place(id_: Any) -> str:
         return hashlib.sha256(f"{LABELLED_SEED}:{fold}:{id_}".encode()).hexdigest()
 
     ordered = sorted(ids, key=place)
-    return sorted(ordered[: max(1, (len(ordered) * share + 50) // 100)])
+    return sorted(ordered[: number_labelled(len(ordered), share)])
+
+
+def number_labelled(images: int, share: int) -> int:
+    """Of so many images that many percent, halves up and at least one."""
+    return max(1, (images * share + 50) // 100)
+
+
+def with_labels_of(content: Mapping[str, Any], share: int, fold: int) -> dict[str, Any]:
+    """A COCO file's content with that many percent of its images, by their names as `labelled_share` does."""
+    names = {image["id"]: image.get("file_name") or str(image["id"]) for image in content["images"]}
+    kept = set(labelled_share(names.values(), share, fold))
+    images = [image for image in content["images"] if names[image["id"]] in kept]
+    of_kept = {image["id"] for image in images}
+    annotations = [one for one in content.get("annotations", ()) if one["image_id"] in of_kept]
+    return {**content, "images": images, "annotations": annotations}
 
 
 def absent_classes(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:

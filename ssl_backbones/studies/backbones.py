@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import re
 import shutil
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import write_atomically
 from ..tables import Table
+from .arms import RANDOM, SPOILT, Arm, parse_arms, spoil
 from .cells import Cell, CellStudy, chosen, usable_cores
-from .initializations import FINETUNED, FROZEN
+from .initializations import FINETUNED
 from .processes import Step
 from .protocol_runs import as_typed
 from .runner import DONE, check_settings, write_text
-from .spoiling import SPOILT, spoil
 
 if TYPE_CHECKING:
+    from ..data.folders import Split
     from .comparison import Comparison
     from .differences import Variances
 
-RANDOM, SUPERVISED = "scratch", "supervised"
-_NAMED = {SUPERVISED: "ssl://supervised_imagenet", RANDOM: ""}
-
 MOST_SEEDS = 100
 
-PROTOCOLS = {"recipe": FINETUNED, "frozen": FROZEN}
+PROTOCOLS = ("recipe", "frozen", "low_shot_PERCENT")
 
-_FREEZE_AT = "model.backbone.bottom_up.freeze_at"
+_BOTTOM_UP = "model.backbone.bottom_up"
+_FREEZE_AT = f"{_BOTTOM_UP}.freeze_at"
 _PAIRS, _TABLES, _PAGE = "pairs.csv", "comparison.md", "comparison.html"
 
 _SET_BY = {
@@ -50,95 +51,18 @@ _SET_BY = {
 
 
 @dataclass(frozen=True)
-class Arm:
-    """Where a backbone's weights come from.
-
-    Attributes:
-        source: a pretraining's file, a converted one, or ssl://NAME; "" for random weights.
-        spoilt: one of `SPOILT`; "" for weights as they are.
-    """
-
-    name: str
-    source: str
-    spoilt: str = ""
-
-    @property
-    def intact(self) -> str:
-        """The name of the arm that this one is a control of; its own where it is none."""
-        return self.name.removesuffix(f"-{self.spoilt}")
-
-
-def parse_arms(words: Sequence[str]) -> list[Arm]:
-    """From "moco.pth", "ssl://NAME", "scratch" and "supervised", any with ":shuffled" or ":bgr" behind it.
-
-    Raises:
-        InputError: fewer than two, one that is not there, two of one name, or random weights that are spoilt.
-    """
-    arms = [_parse(word) for word in words]
-    if len(arms) < 2:
-        raise InputError("one arm has nothing to be compared with: name another, or scratch")
-    for arm in arms:
-        if arm.spoilt and arm.intact not in {other.name for other in arms}:
-            raise InputError(
-                f"{arm.name} is a control of {arm.intact}, which is no arm: name {arm.source} as well"
-            )
-    if twice := [name for name, count in Counter(arm.name for arm in arms).items() if count > 1]:
-        raise InputError(
-            f"two arms would be called {twice[0]}: give each a name of its own, as NAME=FILE"
-        )
-    return arms
-
-
-def _parse(word: str) -> Arm:
-    given, equals, rest = word.partition("=")
-    named = given if equals and re.fullmatch(r"[\w-]+", given) else ""
-    source, colon, spoilt = (rest if named else word).rpartition(":")
-    if not colon or spoilt not in SPOILT:
-        source, spoilt = rest if named else word, ""
-    if not source:
-        raise InputError(f"the arm {word!r} has no file: write NAME=FILE")
-    if source in _NAMED:
-        name, source = source, _NAMED[source]
-    else:
-        _check_source(source)
-        name = re.sub(r"(\.pth)?\.\w+$", "", source.rpartition("/")[2])
-    if spoilt and not source:
-        raise InputError(f"{word}: random weights have nothing that could be spoilt")
-    name = re.sub(r"[^\w.-]", "_", named or name)
-    return Arm(f"{name}-{spoilt}" if spoilt else name, source, spoilt)
-
-
-def _check_source(source: str) -> None:
-    from ..weights.resolution import NAMED_WEIGHTS, SSLWeightsHandler
-
-    if source.startswith(SSLWeightsHandler.PREFIX):
-        if source.removeprefix(SSLWeightsHandler.PREFIX) not in NAMED_WEIGHTS:
-            there = ", ".join(SSLWeightsHandler.PREFIX + name for name in NAMED_WEIGHTS)
-            raise InputError(f"no weights are named {source}; there are {there}")
-    elif "=" in source:
-        raise InputError(
-            f"there is no file {source}; an override is written key.of.the.config=value"
-        )
-    elif Path(source).is_dir():
-        raise InputError(f"{source} is a folder: an arm is the file of a checkpoint")
-    elif not Path(source).is_file():
-        raise InputError(
-            f"there is no file {source}: an arm is a checkpoint, ssl://NAME, {RANDOM} or {SUPERVISED}, and "
-            f"with :{' or :'.join(SPOILT)} behind it a control"
-        )
-
-
-@dataclass(frozen=True)
 class Data:
     """What all runs learn and are tested on.
 
     Attributes:
         path: as `tools/train_net.py --data` takes it.
-        train_images, test_images: how many there are.
+        train_images, test_images: how many there are in either split.
         annotations: hashes of both files, by which the data is known wherever it lies.
     """
 
     path: str
+    train: Split
+    test: Split
     train_images: int
     test_images: int
     annotations: str
@@ -155,15 +79,13 @@ def read_data(path: str) -> Data:
     from ..data.own_data import split_for
 
     found = find_splits(path, divides=True)
-    verdicts = []
-    for role in ("train", "test"):
-        split = found.splits[split_for(found, role, path)]
-        tested = role == "test"
-        verdicts.append(
-            verdict_of(split.annotations, split.images, str(split.shown), evaluated=tested)
-        )
-    images = (verdict.counts["images"] for verdict in verdicts)
-    return Data(path, *images, " ".join(verdict.sha256[:12] for verdict in verdicts))
+    splits = [found.splits[split_for(found, role, path)] for role in ("train", "test")]
+    train, test = (
+        verdict_of(split.annotations, split.images, str(split.shown), evaluated=split is splits[1])
+        for split in splits
+    )
+    hashes = f"{train.sha256[:12]} {test.sha256[:12]}"
+    return Data(path, *splits, train.counts["images"], test.counts["images"], hashes)
 
 
 class BackboneStudy(CellStudy):
@@ -175,9 +97,12 @@ class BackboneStudy(CellStudy):
 
     Args:
         config: of the recipe; "" for the one that --data takes.
-        recipe: a hash of what the config says, which may be edited between two starts.
         seeds: of each arm, from 0.
         overrides: of every run's config.
+        slurm: options of `tools/train_net.py --slurm` for each cell; "" to run them here.
+
+    Attributes:
+        found: what came out, once there is something to compare.
     """
 
     def __init__(
@@ -190,10 +115,10 @@ class BackboneStudy(CellStudy):
         seeds: int,
         protocol: str = "recipe",
         config: str = "",
-        recipe: str = "",
         overrides: Sequence[str] = (),
         only: Sequence[str] | None = None,
         jobs: int = 1,
+        slurm: str = "",
         keep_checkpoints: bool = False,
     ):
         if protocol == "frozen" and any(not arm.source for arm in arms):
@@ -202,28 +127,33 @@ class BackboneStudy(CellStudy):
             )
         self.arms = {arm.name: arm for arm in arms}
         self.data, self.protocol, self.config, self.seeds = data, protocol, config, seeds
-        self.recipe = recipe
-        self.overrides = [*_of_protocol(arms, protocol), *overrides]
-        whole = [
-            Cell(arm.name, PROTOCOLS[protocol], data.train_images, seed)
-            for seed in range(seeds)
-            for arm in arms
-        ]
+        self.slurm = slurm
+        self.found: Comparison | None = None
+        self.percent = labelled_percent(protocol)
+        images = data.train_images
+        if self.percent:
+            from ..data.dividing import number_labelled
+
+            images = number_labelled(images, self.percent)
+        label = FINETUNED if protocol == "recipe" else protocol
+        self.overrides, self.recipe = _settled(config, arms, protocol, overrides)
+        whole = [Cell(arm.name, label, images, seed) for seed in range(seeds) for arm in arms]
         super().__init__(
             output,
             chosen(whole, only),
             root=root,
-            variables={},
             jobs=jobs,
             order=[cell.name for cell in whole],
             keep_checkpoints=keep_checkpoints,
         )
-        self.places = _gpus()
+        self.places = [{}] if slurm else _gpus()
 
     def settings(self) -> dict[str, Any]:
         return {
             "annotations": self.data.annotations,
+            "protocol": self.protocol,
             "overrides": self.overrides,
+            # A config may be edited between two starts.
             "recipe": self.recipe,
         }
 
@@ -255,6 +185,44 @@ class BackboneStudy(CellStudy):
                 spoil(path.with_name(f"{arm.intact}.pkl"), path, arm.spoilt)
                 print(f"\n== control\n   {arm.name}: {SPOILT[arm.spoilt]}", flush=True)
         self._check_architectures(needed)
+        if self.percent:
+            for seed in dict.fromkeys(cell.seed for cell in missing):
+                self._write_share(seed)
+
+    def data_of(self, seed: int) -> str:
+        """The path of what a seed's cells are trained and tested on."""
+        return (
+            str(self.output / "data" / f"{self.protocol}_{seed}")
+            if self.percent
+            else self.data.path
+        )
+
+    def _write_share(self, seed: int) -> None:
+        """Write a seed's data: a share of the training images, the same for all arms, and the test set.
+
+        Raises:
+            InputError: no image of the share has an object.
+        """
+        from ..data.annotations.reading import read_coco
+        from ..data.dividing import with_labels_of
+
+        for role, split in (("train", self.data.train), ("val", self.data.test)):
+            folder = self.root / self.data_of(seed) / role
+            folder.mkdir(parents=True, exist_ok=True)
+            images, content = folder / "images", split.annotations.read_bytes()
+            if role == "train":
+                whole, _ = read_coco(content, str(split.shown), str(split.images))
+                share = with_labels_of(whole, self.percent, seed)
+                if not share["annotations"]:
+                    raise InputError(
+                        f"--protocol {self.protocol}: none of the {len(share['images'])} images of seed "
+                        f"{seed} has an object; take a larger share"
+                    )
+                content = json.dumps(share).encode()
+            write_text(folder / "instances.json", content.decode())
+            if not os.path.exists(images) or not os.path.samefile(images, split.images):
+                images.unlink(missing_ok=True)
+                images.symlink_to(split.images)
 
     def _convert(self, name: str, source: str) -> None:
         """Into the folder of the weights, unless it is there; what is converted already is taken as it is."""
@@ -272,8 +240,9 @@ class BackboneStudy(CellStudy):
                 raise InputError(
                     f"{converted} is not of {source}: remove it, or give another --output"
                 )
-        words = (as_typed("tools/convert_checkpoint.py"), source, str(converted))
-        self.make_missing("conversion", [Step(f"convert_{name}", words, converted)])
+        if not path.exists():
+            words = (as_typed("tools/convert_checkpoint.py"), source, str(converted))
+            self.prepare("conversion", [Step(f"convert_{name}", words, converted)])
 
     def _check_architectures(self, arms: Sequence[Arm]) -> None:
         """Refuse, before any cell, what one recipe cannot train."""
@@ -306,7 +275,8 @@ class BackboneStudy(CellStudy):
             return 0
         controls = {arm.name: arm.intact for arm in self.arms.values() if arm.spoilt}
         found = comparison.compare(folders, controls, progress=progress_bar)
-        told = comparison.sentences(found)
+        self.found = found
+        told = comparison.sentences(found) if len(self.arms) > 1 else []
         made = [*comparison.tables(found), self._table_of_cells()]
         self._write(found, told, made)
         for table in made:
@@ -342,12 +312,35 @@ class BackboneStudy(CellStudy):
         rows = [
             (
                 *(row["arm"], row["seed"], row["status"], row["iterations"]),
-                *(f"{_seconds(row) / 60:.1f}", row["weights"][:12], row["fingerprint"][:12]),
+                *(f"{self._seconds(name) / 60:.1f}", row["weights"][:12], row["fingerprint"][:12]),
             )
-            for row in self.rows.values()
+            for name, row in self.rows.items()
         ]
         columns = ("arm", "seed", "status", "iterations", "minutes", "weights", "fingerprint")
         return Table("Cells", columns, rows)
+
+    def _seconds(self, name: str) -> float:
+        """Of a whole cell; 0 where nothing says it.
+
+        Not the row's, where there is more: a cell that went on had begun before, and a job has waited.
+        """
+        from ..engine import record
+
+        row = self.rows[name]
+        with suppress(InputError, ValueError, KeyError, IndexError, TypeError):
+            start = record.read(self.folder / "cells" / name)["starts"][-1]
+            since = datetime.fromisoformat(row["finished"]) - datetime.fromisoformat(start["time"])
+            total = int(row["iterations"])
+            return since.total_seconds() * total / (total - start["iteration"])
+        with suppress(ValueError):
+            return max(0.0, float(row["seconds"]))
+        return 0.0
+
+    def _hours_a_seed(self) -> float:
+        """By the mean of the cells that are done; 0 without one."""
+        self.rows = self.record.read()
+        done = [self._seconds(name) for name, row in self.rows.items() if row["status"] == DONE]
+        return sum(done) / max(1, len(done)) * len(self.arms) / self.jobs / 3600
 
     def seeds_in(self, hours: float) -> int:
         """How many seeds fit, by the mean time of the cells that are done.
@@ -357,17 +350,16 @@ class BackboneStudy(CellStudy):
         """
         from .differences import FEWEST_SEEDS
 
-        of_cell = _mean_seconds(self.record.read())
-        if not of_cell:
+        of_seed = self._hours_a_seed()
+        if not of_seed:
             first = next(iter(self.cells))
             raise InputError(f"--budget: no cell is done to tell the time by: run --only {first}")
-        of_seed = of_cell * len(self.arms) / self.jobs
-        if FEWEST_SEEDS * of_seed > hours * 3600:
+        if FEWEST_SEEDS * of_seed > hours:
             raise InputError(
                 f"--budget: {FEWEST_SEEDS} seeds of every arm, the fewest for a verdict, take "
-                f"{FEWEST_SEEDS * of_seed / 3600:.1f} hours: give that, or fewer arms"
+                f"{FEWEST_SEEDS * of_seed:.1f} hours: give that, or fewer arms"
             )
-        return min(MOST_SEEDS, int(hours * 3600 // of_seed))
+        return min(MOST_SEEDS, int(hours / of_seed))
 
     def plan(self) -> list[str]:
         """What would run, how long it takes as far as a cell has been measured, and what it can show."""
@@ -375,28 +367,36 @@ class BackboneStudy(CellStudy):
             super().read()
         missing = self.missing()
         lines = [f"{name}{'' if name in missing else ': done'}" for name in self.cells]
-        of_cell = _mean_seconds(self.rows)
         words = f"{len(missing)} of {len(self.cells)} cells to run, {self.jobs} at once"
-        if of_cell and missing:
-            minutes = of_cell * len(missing) / self.jobs / 60
+        of_seed = self._hours_a_seed()
+        if of_seed and missing:
+            minutes = 60 * of_seed / len(self.arms) * len(missing)
             words += f": about {minutes:.0f} minutes by those that are done"
-        return [*lines, "", words, self._resolution()]
+        return [*lines, "", words, *self._resolutions(of_seed)]
 
-    def _resolution(self) -> str:
-        """What difference of box AP is shown in four of five such studies."""
+    def _resolutions(self, hours: float) -> list[str]:
+        """What difference is shown in four of five such studies, of this and of other numbers of seeds."""
         from .differences import FEWEST_IMAGES, FEWEST_SEEDS, resolution
 
-        images_here = self.data.test_images
+        arms, images_here = len(self.arms), self.data.test_images
         if self.seeds < FEWEST_SEEDS or images_here < FEWEST_IMAGES:
-            return f"fewer than {FEWEST_SEEDS} seeds or {FEWEST_IMAGES} test images give no verdict"
+            return [
+                f"fewer than {FEWEST_SEEDS} seeds or {FEWEST_IMAGES} test images give no verdict"
+            ]
+        if arms < 2:
+            return []
         variances, images, origin = self._known_variances()
         variances = variances.with_images(images_here / images)
-        points = resolution(len(self.arms), self.seeds, images_here, variances)
-        return (
-            f"a difference of {points:.1f} points of box AP is shown in 4 of 5 such studies "
-            f"({len(self.arms)} arms, {self.seeds} seeds, {images_here:,} test images; by the spread of "
-            f"{origin})"
-        )
+        lines = [
+            f"differences of box AP that are shown in 4 of 5 such studies ({arms} arms, {images_here:,} test "
+            f"images; by the spread of {origin}):"
+        ]
+        for seeds in sorted({3, 5, 10, self.seeds}):
+            points = resolution(arms, seeds, images_here, variances)
+            takes = f", {hours * seeds:.1f} hours" if hours else ""
+            chosen_ = " (this study)" if seeds == self.seeds else ""
+            lines.append(f"  {seeds} seeds: {points:.1f} points{takes}{chosen_}")
+        return lines
 
     def _known_variances(self) -> tuple[Variances, int, str]:
         """Of a difference, on how many images, and of which study: this one so far, or the committed one."""
@@ -421,7 +421,8 @@ class BackboneStudy(CellStudy):
         words = (
             as_typed("tools/train_net.py"),
             *(("--config-file", self.config) if self.config else ()),
-            *("--data", self.data.path, "--resume"),
+            *("--data", self.data_of(cell.seed), "--resume"),
+            *(("--slurm", f"{self.slurm},wait=yes") if self.slurm else ()),
             f"train.init_checkpoint={self.weights_of(cell.arm) or ''}",
             f"train.output_dir={folder}",
             f"train.seed={cell.seed}",
@@ -431,29 +432,10 @@ class BackboneStudy(CellStudy):
         return Step(cell.name, words, folder / "inference" / "metrics.json")
 
 
-def _of_protocol(arms: Sequence[Arm], protocol: str) -> list[str]:
-    if protocol == "frozen":
-        norms = [f"model.backbone.bottom_up.{part}.norm=FrozenBN" for part in ("stem", "stages")]
-        return [f"{_FREEZE_AT}=5", *norms]
-    return [f"{_FREEZE_AT}=0"] if any(not arm.source for arm in arms) else []
-
-
-def _seconds(row: Mapping[str, str]) -> float:
-    """0 where the row does not say."""
-    try:
-        return max(0.0, float(row["seconds"]))
-    except ValueError:
-        return 0.0
-
-
-def _mean_seconds(rows: Mapping[str, Mapping[str, str]]) -> float:
-    """Of the cells that are done; 0 without one."""
-    seconds = [_seconds(row) for row in rows.values() if row["status"] == DONE]
-    return sum(seconds) / len(seconds) if seconds else 0.0
-
-
-def _recipe(config: str, overrides: Sequence[str]) -> str:
-    """A hash of what the runs' config says; refuses what no run could start with.
+def _settled(
+    config: str, arms: Sequence[Arm], protocol: str, overrides: Sequence[str]
+) -> tuple[list[str], str]:
+    """Every run's overrides, the protocol's before the user's, and a hash of what its config then says.
 
     Raises:
         InputError: the config does not load, an override is wrong, or the backbone is no FPN's.
@@ -468,7 +450,33 @@ def _recipe(config: str, overrides: Sequence[str]) -> str:
         raise InputError(
             f"{config} has no {_FREEZE_AT}: a comparison is of detectors whose backbone is an FPN on a ResNet"
         )
-    return fingerprint(load_config(config or DEFAULT_CONFIG, overrides))[:12]
+    words = []
+    if protocol == "frozen":
+        bottom_up = cfg.model.backbone.bottom_up
+        keys = [
+            key for key in ("norm", "stem.norm", "stages.norm") if OmegaConf.select(bottom_up, key)
+        ]
+        words = [f"{_BOTTOM_UP}.freeze_at=5", *(f"{_BOTTOM_UP}.{key}=FrozenBN" for key in keys)]
+    elif any(not arm.source for arm in arms):
+        words = [f"{_FREEZE_AT}=0"]
+    words += overrides
+    return words, fingerprint(load_config(config or DEFAULT_CONFIG, words))[:12]
+
+
+def labelled_percent(protocol: str) -> int:
+    """Of low_shot_10 the 10; 0 of other protocols.
+
+    Raises:
+        InputError: there is no such protocol.
+    """
+    if protocol in PROTOCOLS[:2]:
+        return 0
+    if found := re.fullmatch(r"low_shot_([1-9]\d?)", protocol):
+        return int(found[1])
+    raise InputError(
+        f"no protocol is called {protocol}: there are recipe, frozen and low_shot_1 to low_shot_99, of that "
+        "many percent of the training images"
+    )
 
 
 def _identity(source: str) -> str:
@@ -499,12 +507,13 @@ def from_words(
     output: Path | None,
     *,
     seeds: int,
-    hours: float | None,
-    protocol: str,
-    config: str,
-    only: Sequence[str] | None,
-    jobs: int | None,
-    keep_checkpoints: bool,
+    hours: float | None = None,
+    jobs: int | None = None,
+    fewest: int = 2,
+    protocol: str = "recipe",
+    config: str = "",
+    slurm: str = "",
+    **options: Any,
 ) -> BackboneStudy:
     """The study that a command line asks for, which runs in the current folder.
 
@@ -512,15 +521,23 @@ def from_words(
         words: arms, and overrides among them.
         seeds: of each arm, unless `hours` say how many.
         hours: that all cells may take, by those that are done.
-        jobs: None for one a GPU, else one a core as far as memory goes.
+        jobs: None for one a GPU, else one a core as far as memory goes; of Slurm's, all at once.
+        fewest: arms that there must be.
+        options: further ones of `BackboneStudy`.
 
     Raises:
         InputError: an arm, the data, or what goes with them is wrong.
     """
     overrides = [word for word in words if _OVERRIDE.match(word) and not Path(word).is_file()]
     check_overrides(overrides)
-    arms = parse_arms([word for word in words if word not in overrides])
-    recipe = _recipe(config, [*_of_protocol(arms, protocol), *overrides])
+    arms = parse_arms([word for word in words if word not in overrides], fewest)
+    labelled_percent(protocol)
+    if slurm:
+        from ..engine.launching.slurm import parse_options
+
+        parse_options(f"{slurm},wait=yes")
+        if hours is not None and jobs is None:
+            raise InputError("--budget with --slurm: say by --jobs how many cells run at once")
     name = re.sub(r"[^\w.-]", "_", Path(os.path.abspath(data)).stem)
     found = read_data(data)
 
@@ -533,11 +550,10 @@ def from_words(
             seeds=seeds,
             protocol=protocol,
             config=config,
-            recipe=recipe,
             overrides=overrides,
-            only=only,
-            jobs=jobs or _jobs(),
-            keep_checkpoints=keep_checkpoints,
+            jobs=jobs or (len(arms) * seeds if slurm else _jobs()),
+            slurm=slurm,
+            **options,
         )
 
     return of(seeds) if hours is None else of(of(1).seeds_in(hours))

@@ -1,13 +1,9 @@
-"""Studies of what a start is worth: a cell is a detector, trained from one arm's weights with one seed.
-
-A study's project says its arms, cells and recipe; what is alike in all of them stands here.
-"""
+"""The cells of a study: each a detector, trained from one arm's weights with one seed, and its row."""
 
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +11,6 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..evaluation.metrics import metric_name
-from .initializations import Expectation
 from .processes import Outcome, Step
 from .runner import DONE, METRICS, Record, Row, StepFailed, Study, results_of_run
 
@@ -66,8 +61,6 @@ class CellStudy(Study):
     Attributes:
         output: of the commands, relative to `root`.
         cells: by name, in the order in which they run.
-        order: names of cells, by which rows are sorted.
-        expected: orders that were written down before the study.
     """
 
     def __init__(
@@ -76,12 +69,14 @@ class CellStudy(Study):
         cells: Iterable[Cell],
         *,
         root: Path,
-        variables: Mapping[str, str],
         jobs: int,
         order: Sequence[str],
-        expected: Sequence[Expectation] = (),
         keep_checkpoints: bool = False,
     ):
+        """
+        Args:
+            order: names of cells, by which rows are sorted.
+        """
         folder = root / output
         super().__init__(
             folder,
@@ -89,11 +84,10 @@ class CellStudy(Study):
             "study.json",
             root=root,
             # One thread a process, and as many processes as cores: sums are then always in one order.
-            variables={"OMP_NUM_THREADS": "1", **variables},
+            variables={"OMP_NUM_THREADS": "1"},
             jobs=jobs,
         )
-        self.output, self.expected = output, expected
-        self.keep_checkpoints = keep_checkpoints
+        self.output, self.keep_checkpoints = output, keep_checkpoints
         self.cells = {cell.name: cell for cell in cells}
         self._places = {name: place for place, name in reversed(list(enumerate(order)))}
 
@@ -150,14 +144,6 @@ class CellStudy(Study):
             for file in (*folder.glob("model_*.pth*"), folder / "last_checkpoint"):
                 file.unlink(missing_ok=True)
 
-    def make_missing(self, what: str, steps: Sequence[Step]) -> None:
-        """Do those steps whose file is not there.
-
-        Raises:
-            StepFailed: one of them went wrong.
-        """
-        self.prepare(what, [step for step in steps if not (self.root / step.makes).exists()])
-
     def go_on(self) -> None:
         """Make what the missing cells need, then the cells.
 
@@ -186,19 +172,8 @@ class CellStudy(Study):
             self.run(steps)
 
     def compare(self) -> int:
-        """Tables and figure of the cells that have run, by the command that a reader can type."""
-        arms = {row["arm"] for row in self.rows.values()}
-        words = ["tools/compare_init.py", str(self.output / "cells.csv")]
-        table, figure = (self.output / name for name in ("comparison.md", "ap_against_budget.png"))
-        words += ["--markdown", str(table), "--figure", str(figure)]
-        if "scratch" in arms:
-            words += ["--reference", "scratch"]
-        for expected in self.expected:
-            if {expected.higher, expected.lower} <= arms:
-                words += ["--expect", str(expected)]
-        step = Step("compare", tuple(words), table)
-        print(f"\n== comparison\n$ {step.command({})}", flush=True)
-        return subprocess.run([sys.executable, *words], cwd=self.root).returncode
+        """Say what came out of the cells that are done; returns the exit status."""
+        raise NotImplementedError
 
     def do(self) -> int:
         """Go on to the end, compare, and say where everything is; returns the exit status."""

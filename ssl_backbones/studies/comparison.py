@@ -101,7 +101,10 @@ def compare(
     runs = [[read_run(folders[arm, seed]) for seed in seeds] for arm in arms]
     tests = [[_tested(run, truths) for run in of_arm] for of_arm in runs]
     images = len(tests[0][0][1])
-    _check_recipes([run for of_arm in runs for run in of_arm])
+    for seed in range(len(seeds)):
+        _check_recipes([of_arm[seed] for of_arm in runs])
+    # Of a share of the labels each seed has images of its own.
+    _check_recipes(runs[0], "dataloader.train.dataset.names")
     # A run that found nothing has no numbers, and an AP of 0.
     named = [
         task for task in TASKS if any(f"{task}/AP" in run.metrics for of in runs for run in of)
@@ -120,11 +123,11 @@ def compare(
     return Comparison(arms, seeds, images, controls, tasks, list(map(_mean_run, arms, runs)))
 
 
-def _check_recipes(runs: Sequence[RunContent]) -> None:
-    """Refuse runs that differ in more than weights and seed."""
+def _check_recipes(runs: Sequence[RunContent], *own: str) -> None:
+    """Refuse runs that differ in more than weights, seed and fields of their own."""
     first, *others = (without_own(run.record.get("recipe", {})) for run in runs)
-    for run, own in zip(runs[1:], others, strict=True):
-        if differ := recipe.compare(first, own):
+    for run, other in zip(runs[1:], others, strict=True):
+        if differ := [one for one in recipe.compare(first, other) if one[0] not in own]:
             raise InputError(
                 f"{run.folder} is of another recipe than {runs[0].folder}: {differ[0][0]} differs; remove "
                 "the one that is wrong, and let the study go on"
@@ -149,8 +152,10 @@ def _tested(run: RunContent, truths: GroundTruths) -> tuple[Any, Sequence[Any]]:
 
 def why_no_verdict(arms: int, seeds: int, images: int) -> str:
     """ "" where there are enough of all for one."""
-    if arms < 2:
-        return "one arm alone is done"
+    return why_no_interval(seeds, images) or ("one arm alone is done" if arms < 2 else "")
+
+
+def why_no_interval(seeds: int, images: int) -> str:
     if seeds < FEWEST_SEEDS:
         return f"{seeds} of at least {FEWEST_SEEDS} seeds are done with every arm"
     if images < FEWEST_IMAGES:
@@ -165,7 +170,7 @@ def _compared(
         return np.array([[measure(weights)[0] for measure in of_arm] for of_arm in measures])
 
     values = average_precision(np.ones(images, np.int64))
-    if why_no_verdict(*values.shape, images):
+    if why_no_interval(len(values[0]), images):
         return TaskComparison(values, [None] * len(arms), ())
     random = np.random.default_rng(0)
     drawn = np.empty((resamples, *values.shape))
@@ -177,7 +182,8 @@ def _compared(
     if len(drawn) < 2:
         return TaskComparison(values, [None] * len(arms), ())
     intervals = [mean_interval(values[i], drawn[:, i], images) for i in range(len(arms))]
-    return TaskComparison(values, intervals, differences(arms, values, drawn, images))
+    pairs = differences(arms, values, drawn, images) if len(arms) > 1 else ()
+    return TaskComparison(values, intervals, pairs)
 
 
 def _mean_run(arm: str, runs: Sequence[RunContent]) -> RunContent:
@@ -261,6 +267,13 @@ def _table_of_arms(found: Comparison) -> Table:
             rows.append((arm, name, f"{values.mean():.1f}", span, each))
     title = f"Arms: means over {len(found.seeds)} seeds on {found.images} images"
     return Table(title, ("arm", "metric", "mean", "95 % interval", "each seed"), rows)
+
+
+def table_of_protocols(found: Mapping[str, Comparison]) -> Table:
+    """Of one arm's studies, by their protocols: its AP under each."""
+    made = {protocol: _table_of_arms(one) for protocol, one in found.items()}
+    rows = [(protocol, *row[1:]) for protocol, table in made.items() for row in table.rows]
+    return Table("", ("protocol", "metric", "mean", "95 % interval", "each seed"), rows)
 
 
 def _table_of_pairs(found: Comparison) -> Table:

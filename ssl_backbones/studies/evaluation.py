@@ -193,12 +193,10 @@ class Evaluation(Study):
 
 
 def _check_checkpoint(checkpoint: str) -> None:
-    from ..weights.resolution import NAMED_WEIGHTS, SSLWeightsHandler
+    from ..weights.resolution import SSLWeightsHandler, row_of
 
-    prefix = SSLWeightsHandler.PREFIX
-    if checkpoint.startswith(prefix) and checkpoint.removeprefix(prefix) not in NAMED_WEIGHTS:
-        names = ", ".join(prefix + name for name in NAMED_WEIGHTS)
-        raise InputError(f"no weights are named {checkpoint}; there are {names}")
+    if checkpoint.startswith(SSLWeightsHandler.PREFIX):
+        row_of(checkpoint)
     if "://" not in checkpoint and not Path(checkpoint).is_file():
         raise InputError(f"no file at {checkpoint}: give the checkpoint of a pretraining")
 

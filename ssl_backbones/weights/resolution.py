@@ -183,7 +183,7 @@ class SSLWeightsHandler(PathHandler):
     _isfile = _exists
 
     def _row(self, path: str) -> NamedWeights:
-        return _row_of(path, self._weights)
+        return row_of(path, self._weights)
 
 
 def register_handler() -> None:
@@ -228,7 +228,7 @@ def fetch_original(address: str) -> Path:
     Raises:
         InputError: an unknown name, or whatever goes wrong in download, check or cache.
     """
-    return _kept_or_fetched(_row_of(address, NAMED_WEIGHTS), Cache.from_environment())[0]
+    return _kept_or_fetched(row_of(address), Cache.from_environment())[0]
 
 
 def convert_named(
@@ -245,7 +245,7 @@ def convert_named(
     """
     from ..conversion import convert
 
-    row, cache = _row_of(address, NAMED_WEIGHTS), Cache.from_environment()
+    row, cache = row_of(address), Cache.from_environment()
     original, sha256 = _kept_or_fetched(row, cache)
     method = row.method if selfsup == "auto" else selfsup
     report = convert(
@@ -266,7 +266,12 @@ def _kept_or_fetched(row: NamedWeights, cache: Cache) -> tuple[Path, str]:
         return _original(row, cache, force=False)
 
 
-def _row_of(address: str, weights: Mapping[str, NamedWeights]) -> NamedWeights:
+def row_of(address: str, weights: Mapping[str, NamedWeights] = NAMED_WEIGHTS) -> NamedWeights:
+    """The weights of an ssl://NAME.
+
+    Raises:
+        InputError: there are none of that name.
+    """
     prefix = SSLWeightsHandler.PREFIX
     try:
         return weights[address.removeprefix(prefix)]

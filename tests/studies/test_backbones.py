@@ -1,7 +1,11 @@
 """Comparing backbones: what its words mean, what is equal between arms, and the whole of it in miniature."""
 
 import csv
+import hashlib
+import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,10 @@ from own_data import own_data
 from running import difference
 
 from ssl_backbones.conversion.writing import write_detectron2
+from ssl_backbones.data.folders import find_splits
 from ssl_backbones.errors import InputError
-from ssl_backbones.studies.backbones import BackboneStudy, check_overrides, parse_arms, read_data
+from ssl_backbones.studies.arms import parse_arms
+from ssl_backbones.studies.backbones import BackboneStudy, check_overrides, read_data
 
 SMALL = (
     "train.max_iter=1",
@@ -110,13 +116,91 @@ def test_between_arms_of_a_seed_only_the_weights_differ(study):
     assert not any("freeze_at" in word for word in study("FILE", "FILE:bgr").overrides)
 
 
-def test_frozen_keeps_the_backbone_as_it_is(study):
+@pytest.fixture
+def own_config(tmp_path):
+    """As docs/bring_your_own_pretraining.md has it, with a backbone of one call."""
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from detectron2.config import LazyCall as L\n"
+        "from ssl_backbones.engine.config import find_config\n"
+        "from ssl_backbones.modeling.resnet import build_resnet\n"
+        "from detectron2.config import LazyConfig\n"
+        "recipe = LazyConfig.load(find_config('moco_1x'))\n"
+        "model, train, dataloader = recipe.model, recipe.train, recipe.dataloader\n"
+        "optimizer, lr_multiplier = recipe.optimizer, recipe.lr_multiplier\n"
+        "model.backbone.bottom_up = L(build_resnet)(depth=50, norm='SyncBN', freeze_at=1,\n"
+        "    out_features=['res2', 'res3', 'res4', 'res5'])\n"
+    )
+    return path
+
+
+def test_frozen_keeps_the_backbone_as_it_is(study, own_config):
     it = study("FILE", "FILE:bgr", protocol="frozen")
     words = it.cell_step(next(iter(it.cells.values()))).words
     assert "model.backbone.bottom_up.freeze_at=5" in words
     assert "model.backbone.bottom_up.stages.norm=FrozenBN" in words
+    bottom_up = "model.backbone.bottom_up"
+    assert study("FILE", "FILE:bgr", protocol="frozen", config=str(own_config)).overrides == [
+        f"{bottom_up}.freeze_at=5",
+        f"{bottom_up}.norm=FrozenBN",
+    ]
     with pytest.raises(InputError, match="scratch would keep its random weights"):
         study("FILE", "scratch", protocol="frozen")
+
+
+def test_a_share_of_the_labels_is_alike_in_all_arms_and_another_with_each_seed(study, data):
+    it = study("FILE", "scratch", protocol="low_shot_25")
+    cells = list(it.cells.values())
+    assert [cell.name for cell in cells[1:3]] == [
+        "scratch_low_shot_25_3_0",
+        "checkpoint_0199_low_shot_25_3_1",
+    ]
+    it.prepare_for([cell for cell in cells if cell.arm == "scratch"])
+    whole = find_splits(data).splits
+    chosen = []
+    for seed in range(3):
+        found = find_splits(it.root / it.data_of(seed)).splits
+        train, test = (json.loads(found[role].annotations.read_text()) for role in ("train", "val"))
+        names = {image["file_name"] for image in train["images"]}
+        # A quarter of twelve, chosen as the rule says, by the hash of "0:SEED:NAME".
+        every = json.loads(whole["train"].annotations.read_text())
+        ordered = sorted(
+            (image["file_name"] for image in every["images"]),
+            key=lambda name, seed=seed: hashlib.sha256(f"0:{seed}:{name}".encode()).hexdigest(),
+        )
+        assert names == set(ordered[:3])
+        ids = {image["id"] for image in train["images"]}
+        assert train["annotations"] == [a for a in every["annotations"] if a["image_id"] in ids]
+        assert test == json.loads(whole["val"].annotations.read_text())
+        assert found["train"].images.resolve() == whole["train"].images.resolve()
+        chosen.append(names)
+        words = [word for cell in cells if cell.seed == seed for word in it.cell_step(cell).words]
+        assert words.count(it.data_of(seed)) == 2
+    assert len(set(map(frozenset, chosen))) > 1
+
+
+@pytest.mark.parametrize("protocol", ["low_shot", "low_shot_0", "low_shot_100", "linear"])
+def test_what_is_no_protocol_is_refused(study, protocol):
+    with pytest.raises(InputError, match=f"no protocol is called {protocol}: there are recipe"):
+        study("FILE", "scratch", protocol=protocol)
+
+
+def test_a_cell_that_went_on_is_timed_as_a_whole_one(study):
+    """By hand: its last quarter took an hour."""
+    it = study("FILE", "scratch")
+    name = it.names()[0]
+    folder = it.folder / "cells" / name
+    folder.mkdir(parents=True)
+    starts = [
+        {"time": "2026-01-01T00:00:00+00:00", "iteration": 0},
+        {"time": "2026-01-02T00:00:00+00:00", "iteration": 300},
+    ]
+    (folder / "run.json").write_text(
+        json.dumps({"recipe": {}, "environment": {}, "starts": starts})
+    )
+    row = {"cell": name, "status": "done", "seconds": "9000", "iterations": "400"}
+    it.keep(name, {**row, "finished": "2026-01-02T01:00:00+00:00"})
+    assert it._hours_a_seed() == pytest.approx(4 * 2)
 
 
 def test_a_budget_chooses_the_seeds_by_what_cells_took(study):
@@ -132,6 +216,21 @@ def test_a_budget_chooses_the_seeds_by_what_cells_took(study):
     assert (it.seeds_in(6), it.seeds_in(1e9)) == (12, 100)
     with pytest.raises(InputError, match=r"3 seeds of every arm.* take 1\.5 hours"):
         it.seeds_in(1.4)
+
+
+def test_the_plan_says_what_other_numbers_of_seeds_would_show(study, monkeypatch):
+    it = study("FILE", "scratch", jobs=2)
+    it.data = replace(it.data, test_images=200)
+    it.record.path.parent.mkdir(exist_ok=True)
+    it.keep(it.names()[0], {"cell": it.names()[0], "status": "done", "seconds": "1800"})
+    *_, head, three, five, ten = it.plan()
+    assert head.endswith(
+        "(2 arms, 200 test images; by the spread of projects/photographs, which is other data):"
+    )
+    points = [float(re.search(r": (\d+\.\d) points, ", line)[1]) for line in (three, five, ten)]
+    assert points == sorted(points, reverse=True)
+    assert "3 seeds: " in three and three.endswith("points, 1.5 hours (this study)")
+    assert ten.endswith("points, 5.0 hours")
 
 
 @pytest.mark.parametrize(
@@ -232,3 +331,43 @@ def test_two_names_of_one_checkpoint_end_in_the_same_bits(run_tool, data, moco_f
     assert f"page: {folder / 'comparison.html'}" in done.stdout
     again = run_tool(*words)
     assert again.returncode == 0 and "== cells" not in again.stdout
+
+
+def test_one_checkpoint_under_protocols_on_data_of_ones_own(
+    run_tool, data, moco_file, module_folder
+):
+    folder = module_folder / "evaluation"
+    words = ("tools/evaluate_backbone.py", str(moco_file), *SMALL, "--data", str(data))
+    words += ("--protocols", "low_shot_50", "--repeats", "2", "--output", str(folder))
+    done = run_tool(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(folder / "low_shot_50/cells.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["budget"], row["seed"], row["status"]) for row in rows] == [
+        ("6", "0", "done"),
+        ("6", "1", "done"),
+    ]
+    # Of other images each.
+    assert rows[0]["fingerprint"] != rows[1]["fingerprint"]
+    with open(folder / "table.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {row["protocol"] for row in table} == {"low_shot_50"}
+    assert "verdict" not in done.stdout and f"table: {folder / 'table.md'}" in done.stdout
+    refused = run_tool(*words, "--num-gpus", "2")
+    assert refused.returncode == 2 and "--num-gpus with --data" in refused.stderr
+
+
+def test_a_cell_may_be_a_job_of_slurms(run_tool, data, moco_file, tmp_path):
+    """By submitit's own executor for this machine: submitted, waited for, and a row like any other."""
+    words = ("tools/compare_backbones.py", f"one={moco_file}", "scratch", *SMALL)
+    words += ("--data", str(data), "--output", str(tmp_path), "--only", "scratch_finetuned_12_0")
+    refused = run_tool(*words, "--slurm", "partition=gpu")
+    assert refused.returncode == 2 and "--slurm needs time=TIME" in refused.stderr
+    done = run_tool(*words, "--slurm", "cluster=local,time=20", "train.device=cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(tmp_path / "cells.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["status"] == "done" and "--slurm cluster=local,time=20,wait=yes" in row["command"]
+    log = (tmp_path / "logs/scratch_finetuned_12_0.txt").read_text()
+    assert "is submitted." in log
+    assert list((tmp_path / "cells/scratch_finetuned_12_0/slurm").glob("*_result.pkl"))

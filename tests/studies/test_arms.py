@@ -7,7 +7,7 @@ import torch
 from ssl_backbones.conversion.reading import provenance_of, read_checkpoint
 from ssl_backbones.errors import InputError
 from ssl_backbones.modeling.resnet import build_resnet
-from ssl_backbones.studies.spoiling import SPOILT, spoil
+from ssl_backbones.studies.arms import SPOILT, spoil
 
 
 def model_of(path):
