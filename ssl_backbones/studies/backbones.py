@@ -56,6 +56,7 @@ class Data:
 
     Attributes:
         path: as `tools/train_net.py --data` takes it.
+        classes: in a data.yaml's order; None without one.
         train_images, test_images: how many there are in either split.
         annotations: hashes of both files, by which the data is known wherever it lies.
     """
@@ -63,6 +64,7 @@ class Data:
     path: str
     train: Split
     test: Split
+    classes: list[str] | None
     train_images: int
     test_images: int
     annotations: str
@@ -85,7 +87,8 @@ def read_data(path: str) -> Data:
         for split in splits
     )
     hashes = f"{train.sha256[:12]} {test.sha256[:12]}"
-    return Data(path, *splits, train.counts["images"], test.counts["images"], hashes)
+    images = train.counts["images"], test.counts["images"]
+    return Data(path, *splits, found.classes, *images, hashes)
 
 
 class BackboneStudy(CellStudy):
@@ -191,11 +194,9 @@ class BackboneStudy(CellStudy):
 
     def data_of(self, seed: int) -> str:
         """The path of what a seed's cells are trained and tested on."""
-        return (
-            str(self.output / "data" / f"{self.protocol}_{seed}")
-            if self.percent
-            else self.data.path
-        )
+        if not self.percent:
+            return self.data.path
+        return str(self.output / "data" / f"{self.protocol}_{seed}" / "data.yaml")
 
     def _write_share(self, seed: int) -> None:
         """Write a seed's data: a share of the training images, the same for all arms, and the test set.
@@ -203,11 +204,14 @@ class BackboneStudy(CellStudy):
         Raises:
             InputError: no image of the share has an object.
         """
+        import yaml
+
         from ..data.annotations.reading import read_coco
         from ..data.dividing import with_labels_of
 
+        path = self.root / self.data_of(seed)
         for role, split in (("train", self.data.train), ("val", self.data.test)):
-            folder = self.root / self.data_of(seed) / role
+            folder = path.parent / role
             folder.mkdir(parents=True, exist_ok=True)
             images, content = folder / "images", split.annotations.read_bytes()
             if role == "train":
@@ -223,6 +227,10 @@ class BackboneStudy(CellStudy):
             if not os.path.exists(images) or not os.path.samefile(images, split.images):
                 images.unlink(missing_ok=True)
                 images.symlink_to(split.images)
+        content = {"train": "train", "val": "val"}
+        if self.data.classes:
+            content["names"] = self.data.classes
+        write_text(path, yaml.safe_dump(content))
 
     def _convert(self, name: str, source: str) -> None:
         """Into the folder of the weights, unless it is there; what is converted already is taken as it is."""
@@ -259,6 +267,7 @@ class BackboneStudy(CellStudy):
     def compare(self) -> int:
         """Say what came out, and write it as tables and as a page."""
         from ..progress import progress_bar
+        from ..report.reading.ground_truth import GroundTruths
         from . import comparison
 
         print("\n== comparison", flush=True)
@@ -274,7 +283,9 @@ class BackboneStudy(CellStudy):
             print("no seed is done with every arm yet: nothing is compared")
             return 0
         controls = {arm.name: arm.intact for arm in self.arms.values() if arm.spoilt}
-        found = comparison.compare(folders, controls, progress=progress_bar)
+        # Where the data is now: a study may have been moved.
+        truths = GroundTruths(self.data.test.annotations, self.data.test.images)
+        found = comparison.compare(folders, controls, truths=truths, progress=progress_bar)
         self.found = found
         told = comparison.sentences(found) if len(self.arms) > 1 else []
         made = [*comparison.tables(found), self._table_of_cells()]

@@ -155,11 +155,14 @@ def test_a_share_of_the_labels_is_alike_in_all_arms_and_another_with_each_seed(s
         "scratch_low_shot_25_3_0",
         "checkpoint_0199_low_shot_25_3_1",
     ]
+    it.data = replace(it.data, classes=["as", "they", "stand", "there"])
     it.prepare_for([cell for cell in cells if cell.arm == "scratch"])
     whole = find_splits(data).splits
     chosen = []
     for seed in range(3):
-        found = find_splits(it.root / it.data_of(seed)).splits
+        listed = find_splits(it.root / it.data_of(seed))
+        assert listed.classes == ["as", "they", "stand", "there"]
+        found = listed.splits
         train, test = (json.loads(found[role].annotations.read_text()) for role in ("train", "val"))
         names = {image["file_name"] for image in train["images"]}
         # A quarter of twelve, chosen as the rule says, by the hash of "0:SEED:NAME".
@@ -331,6 +334,20 @@ def test_two_names_of_one_checkpoint_end_in_the_same_bits(run_tool, data, moco_f
     assert f"page: {folder / 'comparison.html'}" in done.stdout
     again = run_tool(*words)
     assert again.returncode == 0 and "== cells" not in again.stdout
+    # On another machine, where both lie elsewhere.
+    table = (folder / "comparison.md").read_text()
+    moved, places = (
+        folder.rename(module_folder / "moved"),
+        {str(folder): str(module_folder / "moved")},
+    )
+    elsewhere = data.rename(module_folder / "elsewhere")
+    places[str(data)] = str(elsewhere)
+    try:
+        there = run_tool(*(places.get(word, word) for word in words))
+    finally:
+        elsewhere.rename(data)
+    assert there.returncode == 0 and "== cells" not in there.stdout, there.stderr
+    assert (moved / "comparison.md").read_text() == table
 
 
 def test_one_checkpoint_under_protocols_on_data_of_ones_own(
