@@ -144,6 +144,8 @@ def _on_own_data(args: argparse.Namespace) -> int:
     for option, value in (("--num-gpus", args.num_gpus), ("--num-processes", args.num_processes)):
         if value is not None:
             raise InputError(f"{option} with --data: every run takes one GPU, or else one core")
+    if args.seed:
+        raise InputError(f"--seed {args.seed} with --data: seeds are 0, 1, ... as --repeats says")
     device = ["train.device=cpu"] if args.device == "cpu" else []
     name = Path(args.checkpoint.rpartition("/")[2]).name.partition(".")[0]
     output = args.output or Path("output") / "evaluations" / f"{name}_on_{Path(args.data).stem}"
