@@ -76,7 +76,7 @@ study: setup
 	$(BIN)/python projects/digits/pretrain.py --method swav --depth 18 --iterations 400 --output output/transfer_study/swav.pth
 	$(BIN)/python tools/compare_backbones.py output/transfer_study/moco.pth output/transfer_study/swav.pth scratch \
 	output/transfer_study/moco.pth:shuffled --data output/transfer_study/scenes \
-	--config-file projects/transfer_study/configs/resnet18_digits.py --output output/transfer_study/finetuned
+	--config-file projects/transfer_study/configs/resnet18_digits.py dataloader.train.total_batch_size=4 --output output/transfer_study/finetuned
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

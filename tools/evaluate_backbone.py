@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssl_backbones.errors import InputError, run_command
+from ssl_backbones.errors import InputError, one_line, run_command
 from ssl_backbones.fidelity.protocols import PROCESSES, protocols
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Exit status: 0 all runs are done, 1 one of them failed, 2 bad usage, 130 interru
 def parser() -> argparse.ArgumentParser:
     known = protocols().values()
     listed = "\n".join(f"  {p.name:<13} {p.title}" for p in known)
-    folds = max(len(protocol.folds) for protocol in known)
+    folds = _folds()
     result = argparse.ArgumentParser(
         prog="evaluate_backbone.py",
         description=__doc__,
@@ -87,13 +88,17 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def _folds() -> int:
+    return max(len(protocol.folds) for protocol in protocols().values())
+
+
 def run(args: argparse.Namespace) -> int:
     from ssl_backbones.studies.evaluation import check_overrides, check_start
     from ssl_backbones.studies.evaluation_tables import plan
     from ssl_backbones.studies.runner import StepFailed
 
     _check(args)
-    if args.data:
+    if args.data is not None:
         return _on_own_data(args)
     name, evaluation = _evaluation(args)
     check_overrides(evaluation, args.opts)
@@ -144,15 +149,19 @@ def _on_own_data(args: argparse.Namespace) -> int:
     for option, value in (("--num-gpus", args.num_gpus), ("--num-processes", args.num_processes)):
         if value is not None:
             raise InputError(f"{option} with --data: every run takes one GPU, or else one core")
-    if args.seed:
-        raise InputError(f"--seed {args.seed} with --data: seeds are 0, 1, ... as --repeats says")
+    for option, value, usual in (("--seed", args.seed, 0), ("--folds", args.folds, _folds())):
+        if value != usual:
+            raise InputError(f"{option} {value} with --data: --repeats says how many seeds, from 0")
     device = ["train.device=cpu"] if args.device == "cpu" else []
     name = Path(args.checkpoint.rpartition("/")[2]).name.partition(".")[0]
-    output = args.output or Path("output") / "evaluations" / f"{name}_on_{Path(args.data).stem}"
+    where = Path(os.path.abspath(args.data)).stem
+    output = args.output or Path("output") / "evaluations" / f"{name}_on_{where}"
     studies = {}
-    for word in args.protocols.split(","):
+    for word in filter(None, args.protocols.split(",")):
         is_config = word.endswith(".py")
         protocol = Path(word).stem if is_config else word
+        if protocol in studies:
+            raise InputError(f"two protocols would be called {protocol}: rename one of the configs")
         studies[protocol] = from_words(
             [args.checkpoint, *device, *args.opts],
             args.data,
@@ -162,12 +171,25 @@ def _on_own_data(args: argparse.Namespace) -> int:
             config=word if is_config else "",
             fewest=1,
         )
+        if len(studies[protocol].arms) > 1:
+            raise InputError("give one CHECKPOINT; tools/compare_backbones.py compares several")
     if args.plan:
-        print("\n\n".join("\n".join(study.plan()) for study in studies.values()))
+        for protocol, study in studies.items():
+            print("\n".join([f"== {protocol}", *study.plan()]), end="\n\n")
         print("next: the same command without --plan")
         return 0
-    status = max(study.do() for study in studies.values())
-    table = table_of_protocols({p: s.found for p, s in studies.items() if s.found})
+    status = 0
+    for study in studies.values():
+        try:
+            status = max(status, study.do())
+        except InputError as error:
+            # The other protocols have nothing to do with it.
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
+            status = 2
+    found = {protocol: study.found for protocol, study in studies.items() if study.found}
+    if not found:
+        return status
+    table = table_of_protocols(found)
     write_text(output / "table.md", table.format_markdown() + "\n")
     write_text(output / "table.csv", table.format_csv())
     print(

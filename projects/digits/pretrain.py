@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,10 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     """Refuse what could only fail later."""
     from ssl_backbones.errors import InputError
 
+    if arguments.output.is_dir():
+        raise InputError(f"{arguments.output} is a folder: give a file for --output")
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}: give 0 or more")
     if arguments.output.exists() and not arguments.force:
         raise InputError(
             f"{arguments.output} is already there: use it, or give --force to overwrite it"
@@ -178,7 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"last {len(last)} (chance {chance:.2f})\n"
         f"pretrained checkpoint: {arguments.output}\n"
         f"next: python tools/convert_checkpoint.py {arguments.output} "
-        f"{str(arguments.output).removesuffix('.pth.tar')}.pkl"
+        f"{re.sub(r'[.](pth[.]tar|pth|pt)$', '', str(arguments.output))}.pkl"
     )
     return 0
 

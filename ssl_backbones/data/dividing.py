@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,12 @@ def number_labelled(images: int, share: int) -> int:
 
 def with_labels_of(content: Mapping[str, Any], share: int, fold: int) -> dict[str, Any]:
     """A COCO file's content with that many percent of its images, by their names as `labelled_share` does."""
-    names = {image["id"]: image.get("file_name") or str(image["id"]) for image in content["images"]}
+    often = Counter(image.get("file_name") for image in content["images"])
+    names = {
+        image["id"]: f"{name}" if name and often[name] == 1 else f"{name} {image['id']}"
+        for image in content["images"]
+        for name in (image.get("file_name"),)
+    }
     kept = set(labelled_share(names.values(), share, fold))
     images = [image for image in content["images"] if names[image["id"]] in kept]
     of_kept = {image["id"] for image in images}

@@ -159,9 +159,17 @@ def image_faults(
         root: the folder of the file names.
         on_image: called as each image is done.
 
+    Raises:
+        InputError: an image has no file_name.
+
     Yields:
         The path and the reason, in `load`'s words, of each that cannot be used, in the order of `images`.
     """
+    if nameless := [image.get("id") for image in images if "file_name" not in image]:
+        raise InputError(
+            f"{len(nameless)} images have no file_name (first: the one with id {nameless[0]}), as LVIS's, "
+            "which Detectron2 reads by a registered dataset's name alone; give each its file_name"
+        )
     records = [{**image, "file_name": os.path.join(root, image["file_name"])} for image in images]
     pixels = sum(record.get("width", 0) * record.get("height", 0) for record in records)
     look = functools.partial(_fault_of_file, decode=pixels <= _DECODED_PIXELS)

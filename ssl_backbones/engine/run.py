@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import math
 import os
 import shlex
 from argparse import Namespace
-from collections.abc import Collection
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 
 import torch
@@ -44,7 +45,7 @@ from .launching.launch import launch
 from .launching.world import World, one_voice, world
 from .preflight import check_dataset
 from .schedule import check_batch, lengths_for
-from .settling import Setting, set_up, settle, take_effect
+from .settling import Setting, Start, set_up, settle, take_effect
 from .training import distributed, train
 
 logger = logging.getLogger("ssl_backbones")
@@ -227,6 +228,38 @@ def _in_process(args: Namespace, world: World) -> int:
     """What each process does; returns the exit status."""
     cfg = load_config(args.config_file, args.opts, eval_only=args.eval_only)
     start = settle(cfg, world, args)
+    alone = comm.is_main_process() and not args.eval_only
+    with alone_in_run(cfg.train.output_dir) if alone else nullcontext():
+        return _settled_run(args, cfg, world, start)
+
+
+@contextmanager
+def alone_in_run(folder: str) -> Iterator[None]:
+    """Keep a second training out of a run folder, where both would write one log and one set of checkpoints.
+
+    Raises:
+        InputError: another one is at work there.
+    """
+    os.makedirs(folder, exist_ok=True)
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run is at work in {folder}: wait for it or end it, or give another train.output_dir"
+            ) from None
+        except OSError as error:  # of a network disk that locks nothing
+            logger.warning(f"cannot lock {folder}: {error.strerror}")
+        yield
+    finally:
+        # Not by closing alone: a loader's worker may have the folder open for a while yet.
+        with suppress(OSError):
+            fcntl.flock(place, fcntl.LOCK_UN)
+        os.close(place)
+
+
+def _settled_run(args: Namespace, cfg: DictConfig, world: World, start: Start) -> int:
     set_up(cfg, args, start)
     setting = take_effect(cfg, world, start)
     if cfg.train.get("paired_init"):

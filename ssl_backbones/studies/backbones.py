@@ -8,10 +8,11 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,8 @@ class BackboneStudy(CellStudy):
     ):
         if protocol == "frozen" and any(not arm.source for arm in arms):
             raise InputError(
-                f"--protocol frozen: {RANDOM} would keep its random weights; leave it out"
+                f"--protocol frozen: {RANDOM} would keep its random weights, which are worth nothing; leave "
+                "it out, or fine-tune"
             )
         self.arms = {arm.name: arm for arm in arms}
         self.data, self.protocol, self.config, self.seeds = data, protocol, config, seeds
@@ -165,7 +167,7 @@ class BackboneStudy(CellStudy):
 
         Of a study in which no cell has begun everything may be changed.
         """
-        if not any((self.folder / "cells").glob("*/run.json")):
+        if not self._has_begun():
             for file in (self.settings_file, *(self.folder / "weights").glob("*.json")):
                 file.unlink(missing_ok=True)
         super().read()
@@ -173,6 +175,9 @@ class BackboneStudy(CellStudy):
         for name, arm in self.arms.items():
             path = self.folder / "weights" / f"{name}.json"
             check_settings(path, {f"arm {name}": _identity(arm.source)})
+
+    def _has_begun(self) -> bool:
+        return any((self.folder / "cells").glob("*/run.json"))
 
     def weights_of(self, arm: str) -> Path | None:
         return self.output / "weights" / f"{arm}.pkl" if self.arms[arm].source else None
@@ -198,16 +203,36 @@ class BackboneStudy(CellStudy):
             return self.data.path
         return str(self.output / "data" / f"{self.protocol}_{seed}" / "data.yaml")
 
-    def _write_share(self, seed: int) -> None:
-        """Write a seed's data: a share of the training images, the same for all arms, and the test set.
+    def check_shares(self) -> None:
+        """Refuse a share of the labels, of any seed, that says nothing.
 
         Raises:
-            InputError: no image of the share has an object.
+            InputError: no image of it has an object.
         """
-        import yaml
+        for seed in range(self.seeds if self.percent else 0):
+            share = self._share(seed)
+            if not share["annotations"]:
+                raise InputError(
+                    f"--protocol {self.protocol}: none of the {len(share['images'])} images of seed {seed} "
+                    "has an object; take a larger share"
+                )
 
+    @cached_property
+    def _whole(self) -> Mapping[str, Any]:
         from ..data.annotations.reading import read_coco
+
+        split = self.data.train
+        content, _ = read_coco(split.annotations.read_bytes(), str(split.shown), str(split.images))
+        return content
+
+    def _share(self, seed: int) -> dict[str, Any]:
         from ..data.dividing import with_labels_of
+
+        return with_labels_of(self._whole, self.percent, seed)
+
+    def _write_share(self, seed: int) -> None:
+        """Write a seed's data: a share of the training images, the same for all arms, and the test set."""
+        import yaml
 
         path = self.root / self.data_of(seed)
         for role, split in (("train", self.data.train), ("val", self.data.test)):
@@ -215,19 +240,13 @@ class BackboneStudy(CellStudy):
             folder.mkdir(parents=True, exist_ok=True)
             images, content = folder / "images", split.annotations.read_bytes()
             if role == "train":
-                whole, _ = read_coco(content, str(split.shown), str(split.images))
-                share = with_labels_of(whole, self.percent, seed)
-                if not share["annotations"]:
-                    raise InputError(
-                        f"--protocol {self.protocol}: none of the {len(share['images'])} images of seed "
-                        f"{seed} has an object; take a larger share"
-                    )
-                content = json.dumps(share).encode()
-            write_text(folder / "instances.json", content.decode())
+                content = json.dumps(self._share(seed)).encode()
+            write_atomically(folder / "instances.json", lambda file, data=content: file.write(data))
             if not os.path.exists(images) or not os.path.samefile(images, split.images):
                 images.unlink(missing_ok=True)
                 images.symlink_to(split.images)
-        content = {"train": "train", "val": "val"}
+        # The files by name: labels of other formats may lie among the images.
+        content = {role: f"{role}/instances.json" for role in ("train", "val")}
         if self.data.classes:
             content["names"] = self.data.classes
         write_text(path, yaml.safe_dump(content))
@@ -255,14 +274,20 @@ class BackboneStudy(CellStudy):
     def _check_architectures(self, arms: Sequence[Arm]) -> None:
         """Refuse, before any cell, what one recipe cannot train."""
         from ..conversion.reading import provenance_of, read_checkpoint
+        from ..engine.config import DEFAULT_CONFIG, load_config
+        from ..engine.provenance import check_provenance
 
-        found: dict[str, str] = {}
-        for arm in arms:
-            origin = provenance_of(read_checkpoint(self.root / self.weights_of(arm.name)))
-            found[arm.name] = origin["architecture"]["name"]
+        provenances = {
+            arm.name: provenance_of(read_checkpoint(self.root / self.weights_of(arm.name)))
+            for arm in arms
+        }
+        found = {name: origin["architecture"]["name"] for name, origin in provenances.items()}
         if len(set(found.values())) > 1:
             told = ", ".join(f"{name} is a {architecture}" for name, architecture in found.items())
             raise InputError(f"one recipe trains one architecture, and {told}: compare equal ones")
+        cfg = load_config(self.config or DEFAULT_CONFIG, self.overrides)
+        for arm in arms:
+            check_provenance(provenances[arm.name], cfg)
 
     def compare(self) -> int:
         """Say what came out, and write it as tables and as a page."""
@@ -312,7 +337,7 @@ class BackboneStudy(CellStudy):
             "seeds": ", ".join(map(str, found.seeds)),
             "protocol": self.protocol,
             "recipe": self.config or "configs/moco_1x.py",
-            "trained on": f"{self.data.train_images:,} images",
+            "trained on": f"{next(iter(self.cells.values())).budget:,} images",
             "tested on": f"{self.data.test_images:,} images",
         }
         name = Path(self.data.path).stem
@@ -341,17 +366,19 @@ class BackboneStudy(CellStudy):
         with suppress(InputError, ValueError, KeyError, IndexError, TypeError):
             start = record.read(self.folder / "cells" / name)["starts"][-1]
             since = datetime.fromisoformat(row["finished"]) - datetime.fromisoformat(start["time"])
-            total = int(row["iterations"])
-            return since.total_seconds() * total / (total - start["iteration"])
+            total, done = int(row["iterations"]), start["iteration"]
+            # Of a shorter part the evaluation is too much to say anything of the whole.
+            if done <= total / 2:
+                return since.total_seconds() * total / (total - done)
         with suppress(ValueError):
             return max(0.0, float(row["seconds"]))
         return 0.0
 
-    def _hours_a_seed(self) -> float:
-        """By the mean of the cells that are done; 0 without one."""
+    def _hours(self, cells: int) -> float:
+        """Of so many cells by the mean of those that are done; 0 without one."""
         self.rows = self.record.read()
         done = [self._seconds(name) for name, row in self.rows.items() if row["status"] == DONE]
-        return sum(done) / max(1, len(done)) * len(self.arms) / self.jobs / 3600
+        return sum(done) / max(1, len(done)) * math.ceil(cells / self.jobs) / 3600
 
     def seeds_in(self, hours: float) -> int:
         """How many seeds fit, by the mean time of the cells that are done.
@@ -361,31 +388,34 @@ class BackboneStudy(CellStudy):
         """
         from .differences import FEWEST_SEEDS
 
-        of_seed = self._hours_a_seed()
-        if not of_seed:
+        fewest = self._hours(FEWEST_SEEDS * len(self.arms))
+        if not fewest:
             first = next(iter(self.cells))
-            raise InputError(f"--budget: no cell is done to tell the time by: run --only {first}")
-        if FEWEST_SEEDS * of_seed > hours:
+            raise InputError(
+                f"--budget: no cell is done to tell the time by; run one, with --only {first} in place of "
+                "--budget"
+            )
+        if fewest > hours:
             raise InputError(
                 f"--budget: {FEWEST_SEEDS} seeds of every arm, the fewest for a verdict, take "
-                f"{FEWEST_SEEDS * of_seed:.1f} hours: give that, or fewer arms"
+                f"{fewest:.1f} hours: give that, or fewer arms"
             )
-        return min(MOST_SEEDS, int(hours / of_seed))
+        fitting = range(FEWEST_SEEDS, MOST_SEEDS + 1)
+        return max(seeds for seeds in fitting if self._hours(seeds * len(self.arms)) <= hours)
 
     def plan(self) -> list[str]:
         """What would run, how long it takes as far as a cell has been measured, and what it can show."""
-        if self.settings_file.exists():
-            super().read()
+        if self._has_begun():
+            self.read()
         missing = self.missing()
         lines = [f"{name}{'' if name in missing else ': done'}" for name in self.cells]
-        words = f"{len(missing)} of {len(self.cells)} cells to run, {self.jobs} at once"
-        of_seed = self._hours_a_seed()
-        if of_seed and missing:
-            minutes = 60 * of_seed / len(self.arms) * len(missing)
-            words += f": about {minutes:.0f} minutes by those that are done"
-        return [*lines, "", words, *self._resolutions(of_seed)]
+        at_once = min(self.jobs, len(self.cells))
+        words = f"{len(missing)} of {len(self.cells)} cells to run, {at_once} at once"
+        if missing and (hours := self._hours(len(missing))):
+            words += f": about {_time(hours)} by those that are done"
+        return [*lines, "", words, *self._resolutions()]
 
-    def _resolutions(self, hours: float) -> list[str]:
+    def _resolutions(self) -> list[str]:
         """What difference is shown in four of five such studies, of this and of other numbers of seeds."""
         from .differences import FEWEST_IMAGES, FEWEST_SEEDS, resolution
 
@@ -404,9 +434,10 @@ class BackboneStudy(CellStudy):
         ]
         for seeds in sorted({3, 5, 10, self.seeds}):
             points = resolution(arms, seeds, images_here, variances)
-            takes = f", {hours * seeds:.1f} hours" if hours else ""
-            chosen_ = " (this study)" if seeds == self.seeds else ""
-            lines.append(f"  {seeds} seeds: {points:.1f} points{takes}{chosen_}")
+            hours = self._hours(seeds * arms)
+            takes = f", {_time(hours)}" if hours else ""
+            this = " (this study)" if seeds == self.seeds else ""
+            lines.append(f"  {seeds} seeds: {points:.1f} points{takes}{this}")
         return lines
 
     def _known_variances(self) -> tuple[Variances, int, str]:
@@ -433,7 +464,7 @@ class BackboneStudy(CellStudy):
             as_typed("tools/train_net.py"),
             *(("--config-file", self.config) if self.config else ()),
             *("--data", self.data_of(cell.seed), "--resume"),
-            *(("--slurm", f"{self.slurm},wait=yes") if self.slurm else ()),
+            *(("--slurm", self.slurm) if self.slurm else ()),
             f"train.init_checkpoint={self.weights_of(cell.arm) or ''}",
             f"train.output_dir={folder}",
             f"train.seed={cell.seed}",
@@ -544,9 +575,9 @@ def from_words(
     arms = parse_arms([word for word in words if word not in overrides], fewest)
     labelled_percent(protocol)
     if slurm:
-        from ..engine.launching.slurm import parse_options
+        from ..engine.launching.slurm import waiting
 
-        parse_options(f"{slurm},wait=yes")
+        slurm = waiting(slurm)
         if hours is not None and jobs is None:
             raise InputError("--budget with --slurm: say by --jobs how many cells run at once")
     name = re.sub(r"[^\w.-]", "_", Path(os.path.abspath(data)).stem)
@@ -562,12 +593,21 @@ def from_words(
             protocol=protocol,
             config=config,
             overrides=overrides,
-            jobs=jobs or (len(arms) * seeds if slurm else _jobs()),
+            # Slurm's queue has room for all of them.
+            jobs=jobs or (len(arms) * MOST_SEEDS if slurm else _jobs()),
             slurm=slurm,
             **options,
         )
 
-    return of(seeds) if hours is None else of(of(1).seeds_in(hours))
+    if hours is not None:
+        seeds = of(MOST_SEEDS).seeds_in(hours)
+    study = of(seeds)
+    study.check_shares()
+    return study
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 2 else f"{max(1, round(60 * hours))} minutes"
 
 
 _CELL_BYTES = 6 << 30

@@ -117,6 +117,7 @@ def test_same_seed_same_weights(pretrain, checkpoint, tmp_path):
         (["--batch-size", "2000", "--num-crops", "2000"], "queue holds 1024"),
         (["--crop-size", "16"], "--crop-size 16"),
         (["--learning-rate", "0"], "--learning-rate 0"),
+        (["--seed", "-1"], "--seed -1"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(pretrain, tmp_path, capsys, words, message):

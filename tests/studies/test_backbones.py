@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from own_data import own_data
+from PIL import Image
 from running import difference
 
 from ssl_backbones.conversion.writing import write_detectron2
+from ssl_backbones.data.dividing import with_labels_of
 from ssl_backbones.data.folders import find_splits
 from ssl_backbones.errors import InputError
 from ssl_backbones.studies.arms import parse_arms
@@ -182,6 +184,48 @@ def test_a_share_of_the_labels_is_alike_in_all_arms_and_another_with_each_seed(s
     assert len(set(map(frozenset, chosen))) > 1
 
 
+def test_a_share_of_yolos_labels_is_of_its_training_images_alone(study, tmp_path):
+    """Labels lie among the images, to which the share's folder leads."""
+    photos = tmp_path / "photos"
+    for split, count in (("train", 8), ("val", 3)):
+        folder = photos / split / "images"
+        folder.mkdir(parents=True)
+        (photos / split / "labels").mkdir()
+        for number in range(count):
+            Image.new("RGB", (64, 64), (20 * number, 9, 9)).save(folder / f"{split}{number}.png")
+            label = photos / split / "labels" / f"{split}{number}.txt"
+            label.write_text("0 0.5 0.5 0.25 0.25\n")
+    (photos / "data.yaml").write_text("train: train/images\nval: val/images\nnames: [thing]\n")
+    it = study("FILE", "scratch", protocol="low_shot_25")
+    it.data = read_data(str(photos))
+    it.prepare_for([cell for cell in it.cells.values() if cell.arm == "scratch"])
+    written = read_data(str(it.root / it.data_of(0)))
+    assert (written.train_images, written.test_images) == (2, 3)
+    images = json.loads(written.test.annotations.read_text())["images"]
+    assert {Path(image["file_name"]).stem for image in images} == {"val0", "val1", "val2"}
+
+
+def test_names_that_stand_twice_are_two_images():
+    content = {
+        "images": [{"id": number, "file_name": "a.png"} for number in range(10)],
+        "annotations": [],
+    }
+    assert len(with_labels_of(content, 30, 0)["images"]) == 3
+
+
+def test_a_share_without_an_object_is_refused_before_anything_is_made(run_tool, data, tmp_path):
+    bare = shutil.copytree(data, tmp_path / "bare")
+    path = next(bare.rglob("*train*.json"))
+    content = json.loads(path.read_text())
+    content["annotations"] = content["annotations"][:1]
+    path.write_text(json.dumps(content))
+    words = ("tools/evaluate_backbone.py", "scratch", "--data", str(bare), "--protocols")
+    words += ("recipe,low_shot_9", "--repeats", "9", "--output", str(tmp_path / "out"))
+    done = run_tool(*words)
+    assert done.returncode == 2 and "none of the 1 images of seed" in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("protocol", ["low_shot", "low_shot_0", "low_shot_100", "linear"])
 def test_what_is_no_protocol_is_refused(study, protocol):
     with pytest.raises(InputError, match=f"no protocol is called {protocol}: there are recipe"):
@@ -189,27 +233,34 @@ def test_what_is_no_protocol_is_refused(study, protocol):
 
 
 def test_a_cell_that_went_on_is_timed_as_a_whole_one(study):
-    """By hand: its last quarter took an hour."""
+    """By hand: its second half took an hour."""
     it = study("FILE", "scratch")
     name = it.names()[0]
     folder = it.folder / "cells" / name
     folder.mkdir(parents=True)
     starts = [
         {"time": "2026-01-01T00:00:00+00:00", "iteration": 0},
-        {"time": "2026-01-02T00:00:00+00:00", "iteration": 300},
+        {"time": "2026-01-02T00:00:00+00:00", "iteration": 200},
     ]
     (folder / "run.json").write_text(
         json.dumps({"recipe": {}, "environment": {}, "starts": starts})
     )
     row = {"cell": name, "status": "done", "seconds": "9000", "iterations": "400"}
     it.keep(name, {**row, "finished": "2026-01-02T01:00:00+00:00"})
-    assert it._hours_a_seed() == pytest.approx(4 * 2)
+    assert it._hours(3) == pytest.approx(2 * 3)
+    # What was left of it was only the evaluation: the part says nothing of the whole.
+    starts[1]["iteration"] = 400
+    (folder / "run.json").write_text(
+        json.dumps({"recipe": {}, "environment": {}, "starts": starts})
+    )
+    assert it._hours(1) == pytest.approx(2.5)
 
 
 def test_a_budget_chooses_the_seeds_by_what_cells_took(study):
     it = study("FILE", "scratch", jobs=2)
     with pytest.raises(
-        InputError, match=r"no cell is done .* run --only checkpoint_0199_finetuned_12_0"
+        InputError,
+        match=r"no cell is done .*with --only checkpoint_0199_finetuned_12_0 in place of",
     ):
         it.seeds_in(6)
     for name in it.names()[:2]:
@@ -217,6 +268,10 @@ def test_a_budget_chooses_the_seeds_by_what_cells_took(study):
         it.keep(name, {"cell": name, "status": "done", "seconds": "1800"})
     # Two arms of half an hour, two at once: half an hour a seed.
     assert (it.seeds_in(6), it.seeds_in(1e9)) == (12, 100)
+    # However many run at once, a cell takes half an hour.
+    assert (study("FILE", "scratch", jobs=64).seeds_in(1), it._hours(3)) == (64, 1)
+    with pytest.raises(InputError, match=r"take 0\.5 hours"):
+        study("FILE", "scratch", jobs=64).seeds_in(0.4)
     with pytest.raises(InputError, match=r"3 seeds of every arm.* take 1\.5 hours"):
         it.seeds_in(1.4)
 
@@ -232,7 +287,7 @@ def test_the_plan_says_what_other_numbers_of_seeds_would_show(study, monkeypatch
     )
     points = [float(re.search(r": (\d+\.\d) points, ", line)[1]) for line in (three, five, ten)]
     assert points == sorted(points, reverse=True)
-    assert "3 seeds: " in three and three.endswith("points, 1.5 hours (this study)")
+    assert "3 seeds: " in three and three.endswith("points, 90 minutes (this study)")
     assert ten.endswith("points, 5.0 hours")
 
 
@@ -287,6 +342,13 @@ def test_arms_of_two_architectures_are_refused_before_any_cell(study, converted,
     it = study(f"mine={converted}", f"small={small}")
     (tmp_path / "out" / "weights").mkdir(parents=True)
     with pytest.raises(InputError, match="mine is a resnet50, small is a resnet18: compare equal"):
+        it.prepare_for(list(it.cells.values()))
+    provenance["architecture"]["depth"] = 18
+    write_detectron2(small, {"stem.conv1.weight": np.zeros(1, np.float32)}, lambda: provenance)
+    it = study(f"small={small}", "scratch")
+    with pytest.raises(
+        InputError, match=r"architecture disagrees: .*holds a resnet18 with depth=18"
+    ):
         it.prepare_for(list(it.cells.values()))
 
 
@@ -370,16 +432,29 @@ def test_one_checkpoint_under_protocols_on_data_of_ones_own(
         table = list(csv.DictReader(file))
     assert {row["protocol"] for row in table} == {"low_shot_50"}
     assert "verdict" not in done.stdout and f"table: {folder / 'table.md'}" in done.stdout
-    refused = run_tool(*words, "--num-gpus", "2")
-    assert refused.returncode == 2 and "--num-gpus with --data" in refused.stderr
+    for more, message in (
+        (["--num-gpus", "2"], "--num-gpus with --data"),
+        (["--seed", "3"], "--seed 3 with --data"),
+        (["--folds", "2"], "--folds 2 with --data"),
+        (["other=scratch"], "give one CHECKPOINT"),
+        (["--protocols", "recipe,linear"], "no protocol is called linear"),
+        (["--protocols", "recipe,recipe"], "two protocols would be called recipe"),
+    ):
+        refused = run_tool(*words, *more)
+        assert refused.returncode == 2 and message in refused.stderr, refused.stderr
 
 
 def test_a_cell_may_be_a_job_of_slurms(run_tool, data, moco_file, tmp_path):
     """By submitit's own executor for this machine: submitted, waited for, and a row like any other."""
     words = ("tools/compare_backbones.py", f"one={moco_file}", "scratch", *SMALL)
     words += ("--data", str(data), "--output", str(tmp_path), "--only", "scratch_finetuned_12_0")
-    refused = run_tool(*words, "--slurm", "partition=gpu")
-    assert refused.returncode == 2 and "--slurm needs time=TIME" in refused.stderr
+    for options, message in (
+        ("partition=gpu", "--slurm needs time=TIME"),
+        ("time=abc", "--slurm time=abc"),
+        ("time=20,cluster=foo", "there are slurm and local"),
+    ):
+        refused = run_tool(*words, "--slurm", options)
+        assert refused.returncode == 2 and message in refused.stderr, refused.stderr
     done = run_tool(*words, "--slurm", "cluster=local,time=20", "train.device=cpu")
     assert done.returncode == 0, done.stdout + done.stderr
     with open(tmp_path / "cells.csv", newline="") as file:

@@ -79,6 +79,20 @@ def parse_options(text: str) -> dict[str, str]:
     return options
 
 
+def waiting(text: str) -> str:
+    """The words of --slurm for a command that waits for its job.
+
+    Raises:
+        InputError: a job could not be asked for by them; or submitit is not installed.
+    """
+    options = parse_options(text)
+    minutes(options["time"])
+    if options.get("cluster", "slurm") not in ("slurm", "local"):
+        raise InputError(f"--slurm cluster={options['cluster']}: there are slurm and local")
+    _submitit()
+    return text if "wait" in options else f"{text},wait=yes"
+
+
 def minutes(time: str) -> int:
     """Slurm's notations of a duration in minutes, rounded up.
 
