@@ -227,16 +227,22 @@ def _of_controls(found: Comparison) -> list[str]:
     for spoilt, intact in found.controls.items():
         if intact not in found.arms:
             continue
-        seen = [
-            metric_name(f"{task}/AP")
-            for task, of_task in found.tasks.items()
-            for pair in of_task.pairs
-            if (pair.first, pair.second, pair.verdict)
-            in ((intact, spoilt, BETTER), (spoilt, intact, WORSE))
-        ]
+        seen, turned = (
+            " and ".join(
+                metric_name(f"{task}/AP")
+                for task, of_task in found.tasks.items()
+                for pair in of_task.pairs
+                if (pair.first, pair.second, pair.verdict)
+                in ((better, worse, BETTER), (worse, better, WORSE))
+            )
+            for better, worse in ((intact, spoilt), (spoilt, intact))
+        )
         if seen:
+            told.append(f"The control {spoilt} is told to be worse than {intact}, by {seen}.")
+        elif turned:
             told.append(
-                f"The control {spoilt} is told to be worse than {intact}, by {' and '.join(seen)}."
+                f"The control {spoilt} is told to be better than {intact}, by {turned}: what those weights "
+                "learnt does not help here, and whether they were loaded right is not seen."
             )
         else:
             told.append(

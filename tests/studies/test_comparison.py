@@ -98,6 +98,13 @@ def test_a_control_that_is_not_seen_is_said(folders, truths):
     assert "says nothing of smaller differences" in sentences(found)[-1]
 
 
+def test_a_control_that_is_better_than_what_it_controls_is_said(folders, truths):
+    found = compare(folders, {"good": "good-shuffled"}, truths=truths, resamples=50)
+    assert sentences(found)[-1].startswith(
+        "The control good is told to be better than good-shuffled, by box AP and mask AP: what those "
+    )
+
+
 def test_a_seed_that_an_arm_lacks_counts_for_none(folders, truths):
     some = {key: folder for key, folder in folders.items() if key != ("twin", 1)}
     found = compare(some, {}, truths=truths, resamples=20)
