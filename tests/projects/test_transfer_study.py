@@ -191,6 +191,33 @@ def test_what_came_out_is_what_the_command_says_of_the_rows(run_tool, tmp_path):
             assert outcome == "tie with 50 scenes, the other way with 400"
 
 
+@pytest.mark.parametrize("name", ["finetuned", "frozen"])
+def test_what_came_out_again_is_whole_and_the_page_says_it(name):
+    page = (CHECKOUT / "projects/transfer_study/README.md").read_text()
+    page = page[page.index("### Again") : page.index("## Hardware")]
+    rows, pairs = (rows_of(RESULTS / name / f"{kind}.csv") for kind in ("cells", "pairs"))
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    assert [(row["arm"], row["seed"]) for row in rows] == [(a, s) for s in "012" for a in arms]
+    assert {row["status"] for row in rows} == {"done"} and len(pairs) == 2 * 6
+    assert {row["commit"][:7] for row in rows} == {"5de3ae9"}
+    column = 1 if name == "finetuned" else 2
+    for arm in arms:
+        mean = np.mean([float(row["bbox/AP"]) for row in rows if row["arm"] == arm])
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| `{arm}` |")]
+        assert line.split("|")[1 + column].strip() == f"{mean:.1f}"
+    told = (RESULTS / name / "comparison.md").read_text()
+    said = " ".join(page.split())
+    for pair in pairs:
+        is_told = pair["first_is"] != "not told apart"
+        # A study of which no pair is told apart is said to be one.
+        assert not is_told or name == "frozen"
+        span = f"95 % interval {float(pair['low']):+.1f} to {float(pair['high']):+.1f}"
+        words = f"({float(pair['difference']):+.1f} points, {span})"
+        assert words in told
+        if is_told and pair["metric"] == "bbox/AP":
+            assert f"{pair['first']} is {pair['first_is']} than {pair['second']} {words}" in said
+
+
 def test_the_means_of_the_page_are_those_of_the_rows():
     rows = rows_of(RESULTS / "cells.csv")
     page = (CHECKOUT / "projects/transfer_study/README.md").read_text()
