@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import InputError
 from ..hashing import Sha256
-from ..modeling.architectures import detectron2_name
 
 if TYPE_CHECKING:
     from .extraction import Loaded
@@ -107,7 +106,7 @@ def convert(
     published_in: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> ConversionReport:
-    """Convert a self-supervised ResNet checkpoint to Detectron2's format, or to another one.
+    """Convert a self-supervised checkpoint to Detectron2's format, or to another one.
 
     Args:
         selfsup: the method whose layout the file has, or "auto" to recognise it.
@@ -152,7 +151,7 @@ def convert(
                     "torchvision writes for, in the 3x3: it would compute something else; write another "
                     "format, all of which say so in their provenance"
                 )
-            backbone = loaded.backbone
+            backbone, family = loaded.backbone, loaded.backbone.family
             proof = None
             if verify:
                 progress("proving the conversion")
@@ -165,7 +164,7 @@ def convert(
         if not dry_run:
             progress("writing")
             _make_folder(Path(dst).parent)
-            write_backbone(to, dst, backbone.tensors, provenance)
+            write_backbone(to, dst, backbone.tensors, provenance, family)
         origin = provenance()
     return ConversionReport(
         source=os.fspath(src),
@@ -173,7 +172,7 @@ def convert(
         format=to,
         container=checkpoint.container,
         provenance=origin,
-        kept={key: detectron2_name(name) for name, key in backbone.sources.items()},
+        kept={key: family.to_detectron2(name) for name, key in backbone.sources.items()},
         dropped=backbone.dropped,
         unknown=backbone.unknown,
         foreign=checkpoint.foreign,

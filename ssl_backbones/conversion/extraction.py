@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import InputError, format_name
-from ..modeling.architectures import Architecture, closest, detectron2_name, torchvision_name
+from .families import Family, family_in
+from .families.family import Architecture
 from .identification import Identified, identify
 from .layouts import Layout, reason_to_drop
 from .reading import Checkpoint, naming, provenance_of, read_checkpoint
@@ -27,15 +28,16 @@ _NAMED_AT_MOST = 3
 
 @dataclass(frozen=True)
 class Backbone:
-    """A whole and finite ResNet, and what became of every key of its file.
+    """A whole and finite network, and what became of every key of its file.
 
     Attributes:
-        tensors: torchvision name to float32 array, in the architecture's order.
-        sources: torchvision name to the key in the file.
+        tensors: the family's name to float32 array, in the architecture's order.
+        sources: the family's name to the key in the file.
         dropped: key in the file to the reason why it is left out.
         unknown: keys outside the backbone that the layout does not mention; left out as well.
     """
 
+    family: Family
     architecture: Architecture
     tensors: Mapping[str, np.ndarray]
     sources: Mapping[str, str]
@@ -65,11 +67,14 @@ def extract(found: Identified) -> Backbone:
     """
     sources, dropped, unknown = _sort_keys(found)
     _check_duplicate(found, sources)
-    if not any(name.startswith(("conv1.", "layer")) for name in sources):
+    family = found.family
+    if not family.is_part(list(sources)):
         raise _no_backbone(found)
     values = {name: found.state_dict[key] for name, key in sources.items()}
     try:
-        architecture, problems = closest({name: _shape(value) for name, value in values.items()})
+        architecture, problems = family.closest(
+            {name: _shape(value) for name, value in values.items()}
+        )
     except InputError as error:
         raise NotThere(str(error)) from error
     if problems:
@@ -77,16 +82,15 @@ def extract(found: Identified) -> Backbone:
     if problems := dict(_faulty_values(values)):
         raise InputError("".join(_faulty(architecture, problems, sources)))
     tensors = {name: _as_float32(values[name]) for name in architecture.shapes}
-    return Backbone(
-        architecture, tensors, {name: sources[name] for name in tensors}, dropped, unknown
-    )
+    kept = {name: sources[name] for name in tensors}
+    return Backbone(family, architecture, tensors, kept, dropped, unknown)
 
 
 def _sort_keys(found: Identified) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
     sources, dropped, unknown = {}, {}, []
     for key in found.state_dict:
         plain = found.plain(key)
-        name = found.torchvision_name(key)
+        name = found.name_of(key)
         if reason := reason_to_drop(found.drops, plain):
             dropped[key] = reason
         elif name is None:
@@ -165,7 +169,7 @@ def _no_backbone(found: Identified) -> NotThere:
     tops = list(tops)[:_NAMED_AT_MOST]
     place = f"under {found.prefix!r}" if found.prefix else "in it"
     return NotThere(
-        f"holds no backbone: no ResNet {place}, only {', '.join(tops)}",
+        f"holds no backbone: no {found.family.title} {place}, only {', '.join(tops)}",
         "; give the checkpoint of the whole pretraining",
     )
 
@@ -200,25 +204,23 @@ DETECTRON2 = Layout(
 )
 """None of the `LAYOUTS`: `auto` never takes a detector for a pretraining."""
 
-_STEM = "stem.conv1.weight"
 _DESCRIPTIONS = ("__author__", "matching_heuristics", "provenance")
 
 
 class _Detector(Identified):
-    """A file whose ResNet has Detectron2's names."""
+    """A file whose network has Detectron2's names."""
 
-    def torchvision_name(self, key: str) -> str | None:
+    def name_of(self, key: str) -> str | None:
         # The heads of a C4 model hold its last stage, and may have a norm of their own behind the blocks.
         in_heads = re.match(r"roi_heads\.res5\.\d", key)
         prefix = "roi_heads." if in_heads else self.prefix
         name = key.removeprefix(prefix)
         # "stem." alone would take in the heads that MoCo's own converter leaves there.
-        parts = ("stem.conv", "res2.", "res3.", "res4.", "res5.")
-        if not key.startswith(prefix) or not name.startswith(parts):
+        if not key.startswith(prefix) or not name.startswith(self.family.detectron2_roots):
             return None
         try:
-            return torchvision_name(name)
-        except ValueError:  # it has no place in a plain ResNet, which is then said
+            return self.family.from_detectron2(name)
+        except ValueError:  # it has no place in a plain network, which is then said
             return name
 
 
@@ -256,7 +258,7 @@ class Loaded:
             return None
         if backbone.architecture != self.backbone.architecture:
             return None
-        return {detectron2_name(name): array for name, array in backbone.tensors.items()}
+        return backbone.family.written(backbone.tensors)
 
 
 def load_backbone(
@@ -349,7 +351,8 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
             file's name.
     """
     content = checkpoint.content
-    if not is_detectron2(content):
+    family = _family(content)
+    if family is None:
         raise InputError(
             "holds no ResNet under Detectron2's names (stem, res2..res5): give a run folder's .pth "
             "or a converted file, or leave --from-detector out"
@@ -357,10 +360,10 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
     model = {key: value for key, value in _model(content).items() if isinstance(key, str)}
     beside = () if "model" not in content else (str(key) for key in content if key != "model")
     found = _Detector(
-        layout=DETECTRON2,
+        layout=replace(DETECTRON2, family=family.name),
         method=DETECTRON2.selfsup,
         branch=None,
-        prefix=_prefix(model),
+        prefix=_prefix(model, family),
         state_dict=model,
         names={},
         drops={},
@@ -368,7 +371,7 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
         beside_reasons={},
     )
     backbone = extract(found)
-    left = {key: "outside the ResNet" if key in model else "beside the model"
+    left = {key: f"outside the {family.title}" if key in model else "beside the model"
             for key in backbone.unknown}  # fmt: skip
     backbone = replace(backbone, dropped={**backbone.dropped, **left}, unknown=())
     recorded = provenance_of(checkpoint)
@@ -382,9 +385,13 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
 
 
 def is_detectron2(content: object) -> bool:
-    """Whether a file's content has a ResNet under Detectron2's names."""
+    """Whether a file's content has a network under Detectron2's names."""
+    return _family(content) is not None
+
+
+def _family(content: object) -> Family | None:
     model = _model(content)
-    return isinstance(model, dict) and any(_is_stem(key) for key in model)
+    return family_in(model) if isinstance(model, dict) else None
 
 
 def _model(content: object) -> object:
@@ -392,13 +399,10 @@ def _model(content: object) -> object:
     return content.get("model", content) if isinstance(content, dict) else None
 
 
-def _is_stem(key: object) -> bool:
-    return isinstance(key, str) and f".{key}".endswith(f".{_STEM}")
-
-
-def _prefix(model: Mapping[str, object]) -> str:
-    prefixes = [key.removesuffix(_STEM) for key in model if _is_stem(key)]
+def _prefix(model: Mapping[str, object], family: Family) -> str:
+    stem = family.stem
+    prefixes = [key.removesuffix(stem) for key in model if f".{key}".endswith(f".{stem}")]
     if len(prefixes) > 1:
         listed = ", ".join(format_name(prefix) or "(none)" for prefix in prefixes[:4])
-        raise InputError(f"holds several ResNets ({listed}): give a file with one")
+        raise InputError(f"holds several {family.title}s ({listed}): give a file with one")
     return prefixes[0]

@@ -11,7 +11,8 @@ from rich import box
 from rich.table import Table
 
 from ..errors import format_name
-from ..modeling.architectures import WIDTHS, config_line
+from ..modeling.architectures import WIDTHS
+from .families import family_of
 from .layouts import IMAGENET_INPUT
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def format_next_step(report: ConversionReport) -> str:
     architecture = report.provenance["architecture"]
     config = _CONFIGS.get(report.provenance["method"], _CONFIGS["moco"])
     step = f"tools/train_net.py --config-file {config} train.init_checkpoint={shlex.quote(path)}"
-    if architecture["name"] != "resnet50":
-        step += f"\nwith, in the config: {config_line(architecture)}"
+    if line := family_of(architecture).config_line(architecture):
+        step += f"\nwith, in the config: {line}"
     if any(known.get(field, usual) != usual for field, usual in IMAGENET_INPUT.items()):
         step += "\nand the overrides that it asks for, for the recipe's input is another"
     return step

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import InputError, format_name
 from .containers import other_kinds
+from .families import FAMILIES, RESNET, Family
 from .layouts import (
     ASSUMED_INPUT,
     HAIKU,
@@ -19,7 +20,6 @@ from .layouts import (
     renamed,
 )
 from .searching import (
-    ROOTS,
     File,
     StateDict,
     format_nearest,
@@ -74,13 +74,18 @@ class Identified:
         """The key without wrappers."""
         return self.names.get(key, key)
 
-    def torchvision_name(self, key: str) -> str | None:
-        """torchvision's name for the tensor of this key; None outside the network."""
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.layout.family]
+
+    def name_of(self, key: str) -> str | None:
+        """The family's name for the tensor of this key; None outside the network."""
         plain = self.plain(key)
         if not plain.startswith(self.prefix):
             return None
         name = renamed(plain.removeprefix(self.prefix), self.layout.renames)
-        return None if self.stages_only and name.split(".")[0] not in ROOTS else name
+        is_outside = self.stages_only and name.split(".")[0] not in self.family.roots
+        return None if is_outside else name
 
 
 def identify(
@@ -111,7 +116,8 @@ def identify(
         chosen = [found for found in chosen if _holds(found)] or chosen[:1]
     if len(chosen) == 1:
         found = _of_branch(chosen[0], branch)
-        _refuse_other_networks(filter(None, map(found.torchvision_name, found.state_dict)))
+        if found.family is RESNET:
+            _refuse_other_networks(filter(None, map(found.name_of, found.state_dict)))
         return replace(found, method=selfsup if selfsup != "auto" else found.layout.selfsup)
     if chosen:
         raise _several(chosen, content)
@@ -139,7 +145,7 @@ def _check_arguments(selfsup: str, branch: str | None, prefix: str | None) -> No
 def _holds(found: Identified) -> bool:
     """Whether the network lies whole where the layout says."""
     held = StateDict(dict(found.state_dict), ())
-    return is_whole(held, found.prefix, found.layout.renames)
+    return is_whole(held, found.family, found.prefix, found.layout.renames)
 
 
 def _several(chosen: list[Identified], content: dict) -> InputError:
@@ -235,7 +241,7 @@ def _accounted_for(layout: Layout, key: str) -> bool:
     for prefix in (layout.prefix, *((other.prefix,) if beside else ())):
         name = key.removeprefix(prefix)
         if key.startswith(prefix) and (
-            renamed(name, layout.renames).split(".")[0] in ROOTS
+            renamed(name, layout.renames).split(".")[0] in FAMILIES[layout.family].roots
             or reason_to_drop(layout.inside, name) is not None
         ):
             return True
@@ -292,6 +298,7 @@ def _at_prefix(content: dict, prefix: str, selfsup: str) -> Identified:
         container=place.container,
         prefix=place.prefix,
         signature=(),
+        family=place.family.name,
         renames=place.renames,
         input=ASSUMED_INPUT,
     )

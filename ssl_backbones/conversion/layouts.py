@@ -47,9 +47,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a project's checkpoints keep a ResNet.
+    """Where a project's checkpoints keep a network.
 
     Attributes:
+        family: of the network, a name of `families.FAMILIES`.
         name: stands in the provenance.
         selfsup: what the command line calls it, also the provenance's method.
         methods: the published methods whose files look like this; where they are several, nothing in
@@ -64,7 +65,7 @@ class Layout:
         branch: which of two networks `prefix` leads to; empty where a file holds one.
         other: the other network, `None` where a file holds one.
         duplicate: prefix of a second copy of the very same weights; empty where there is none.
-        renames: makes the names behind `prefix` torchvision's, where they are not.
+        renames: makes the names behind `prefix` the family's, where they are not.
         inside: names behind `prefix` that are left out, each with the reason.
         drops: names of the state dict that are left out on purpose, each with the reason.
         beside: entries of the file beside the state dict, each with the reason to leave it out.
@@ -82,6 +83,7 @@ class Layout:
     container: tuple[str, ...]
     prefix: str
     signature: tuple[str, ...]
+    family: str = "resnet"
     absent: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
     no_entries: tuple[str, ...] = ()

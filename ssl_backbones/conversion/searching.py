@@ -10,11 +10,8 @@ from itertools import islice
 import numpy as np
 
 from ..errors import InputError, format_name
-from ..modeling.architectures import closest
+from .families import FAMILIES, Family
 from .layouts import HALF_NETWORKS, LAYOUTS, Renames, covers, reason_to_drop, renamed
-
-ROOTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
-"""What torchvision's names of a ResNet begin with, the classifier aside."""
 
 _MOST_PLACES = 50  # in one state dict
 _HAIKU_DEEPEST = 6  # levels of dictionaries
@@ -141,8 +138,9 @@ _VARIANT = "a variant that is not converted"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a ResNet lies in a file that no layout describes, and what is wrong with it, if so."""
+    """Where a network lies in a file that no layout describes, and what is wrong with it, if so."""
 
+    family: Family
     container: tuple[str, ...]
     prefix: str
     renames: Renames
@@ -180,56 +178,62 @@ def format_search(content: dict, prefix: str) -> tuple[str, str]:
     return "", f"a whole one lies under {format_options(whole)}: --prefix takes it" if whole else ""
 
 
-def is_whole(held: StateDict, prefix: str, renames: Renames) -> bool:
-    """Whether a ResNet lies behind this prefix of a state dict, whatever lies beside it."""
-    return not _place(held, (), prefix, renames).fault
+def is_whole(held: StateDict, family: Family, prefix: str, renames: Renames) -> bool:
+    """Whether such a network lies behind this prefix of a state dict, whatever lies beside it."""
+    return not _place(held, family, (), prefix, renames).fault
 
 
 def places(content: dict) -> list[Place]:
-    """Everything in the file that has a ResNet's names, under any prefix."""
+    """Everything in the file that has a network's names, under any prefix."""
     found: dict[tuple, Place] = {}
     for container, held in state_dicts_in(content):
         # Renaming leaves torchvision's own names as they are, which are therefore tried first.
-        for renames in sorted({layout.renames for layout in LAYOUTS}, key=len):
-            for prefix in _prefixes(held.keys, renames)[:_MOST_PLACES]:
+        every = {(layout.family, layout.renames) for layout in LAYOUTS}
+        for name, renames in sorted(every, key=lambda one: len(one[1])):
+            family = FAMILIES[name]
+            for prefix in _prefixes(held.keys, family, renames)[:_MOST_PLACES]:
                 if (container, prefix) not in found:
-                    place = _place(held, container, prefix, renames)
+                    place = _place(held, family, container, prefix, renames)
                     found[container, prefix] = place
     return list(found.values())
 
 
-def _place(held: StateDict, container: tuple[str, ...], prefix: str, renames: Renames) -> Place:
+def _place(
+    held: StateDict, family: Family, container: tuple[str, ...], prefix: str, renames: Renames
+) -> Place:
     try:
-        architecture, problems = closest(_shapes(held, prefix, renames))
+        architecture, problems = family.closest(_shapes(held, family, prefix, renames))
     except InputError as error:
-        return Place(container, prefix, renames, _VARIANT, str(error))
+        return Place(family, container, prefix, renames, _VARIANT, str(error))
     name, fault = architecture.name, ""
     if architecture.in_channels < 3 and (halves := reason_to_drop(HALF_NETWORKS, f"{prefix}conv1")):
-        return Place(container, prefix, renames, name, f"it holds {halves}")
+        return Place(family, container, prefix, renames, name, f"it holds {halves}")
     if problems:
         of = f"{len(problems)} of its {len(architecture.shapes)} tensors"
         fault = f"it holds a {name} that is not whole ({of} are at fault); get the file again"
-    return Place(container, prefix, renames, name, fault)
+    return Place(family, container, prefix, renames, name, fault)
 
 
-def _prefixes(keys: Iterable[str], renames: Renames) -> list[str]:
-    """What stands before a name that, renamed, is one which only a whole ResNet has."""
+def _prefixes(keys: Iterable[str], family: Family, renames: Renames) -> list[str]:
+    """What stands before a name that, renamed, is one which only a whole network has."""
     prefixes = (
         key[:start]
         for key in keys
         if key.endswith(".weight")
         for start in (0, *(place + 1 for place in dots(key)))
-        if renamed(key[start:], renames) == "layer4.0.conv1.weight"
+        if renamed(key[start:], renames) == family.landmark
     )
     return list(dict.fromkeys(prefixes))
 
 
-def _shapes(held: StateDict, prefix: str, renames: Renames) -> dict[str, tuple[int, ...]]:
+def _shapes(
+    held: StateDict, family: Family, prefix: str, renames: Renames
+) -> dict[str, tuple[int, ...]]:
     shapes, second = {}, None
     for key, value in zip(held.keys, held.tensors.values(), strict=True):
         if key.startswith(prefix) and isinstance(value, np.ndarray):
             name = renamed(key.removeprefix(prefix), renames)
-            if name.split(".")[0] in ROOTS and not name.endswith(".num_batches_tracked"):
+            if name.split(".")[0] in family.roots and not name.endswith(".num_batches_tracked"):
                 shapes[name] = value.shape
             elif name == "conv2.weight":
                 second = value.shape

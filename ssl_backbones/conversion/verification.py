@@ -10,7 +10,6 @@ import numpy as np
 
 from ..errors import InputError, format_name
 from ..hashing import sha256_of
-from ..modeling.architectures import detectron2_name
 from .extraction import Loaded, load_backbone
 from .proof import Proof, prove_loaded
 from .reading import naming, provenance_of
@@ -166,7 +165,7 @@ def _check_same(loaded: Loaded, origin: Loaded, source: str | os.PathLike) -> No
         other = origin.other_branch
         hint = "convert the source again"
         if other is not None and all(
-            np.array_equal(ours.tensors[name], other[detectron2_name(name)])
+            np.array_equal(ours.tensors[name], other[ours.family.to_detectron2(name)])
             for name in ours.tensors
         ):
             hint = "it is the source's other network: --branch says which to take"

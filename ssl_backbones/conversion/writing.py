@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import write_atomically
-from ..modeling.architectures import detectron2_name
+from .families import RESNET, Family
 from .reading import read_open_file
 
 _PROTOCOL = bytes([3])  # the newest without frames; it has byte strings, all that arrays need
@@ -30,17 +30,23 @@ Provenance = Callable[[], Mapping[str, object]]
 
 
 def write_backbone(
-    format_name: str, path: str | os.PathLike, tensors: Tensors, provenance: Provenance
+    format_name: str,
+    path: str | os.PathLike,
+    tensors: Tensors,
+    provenance: Provenance,
+    family: Family = RESNET,
 ) -> None:
     """Write a backbone in the format of this name, one of `converting.FORMATS`.
 
     Args:
-        tensors: torchvision name to float32 array.
+        tensors: the family's name to float32 array.
         provenance: as in `write_detectron2`; torchvision's own format has no place for it.
 
     Raises:
         InputError: the file cannot be written there, or does not read back as it was written.
     """
+    if format_name.startswith("detectron2"):
+        tensors = family.written(tensors)
     _WRITERS[format_name](path, tensors, provenance)
 
 
@@ -81,20 +87,6 @@ def write_detectron2(
         _check_provenance(file, content["provenance"], os.fspath(path))
 
     write_atomically(path, write)
-
-
-def _write_detectron2(path: str | os.PathLike, tensors: Tensors, provenance: Provenance) -> None:
-    write_detectron2(path, _in_detectron2_names(tensors), provenance)
-
-
-def _write_detectron2_safetensors(
-    path: str | os.PathLike, tensors: Tensors, provenance: Provenance
-) -> None:
-    _write_safetensors(path, _in_detectron2_names(tensors), provenance)
-
-
-def _in_detectron2_names(tensors: Tensors) -> Tensors:
-    return {detectron2_name(name): array for name, array in tensors.items()}
 
 
 def _write_safetensors(path: str | os.PathLike, tensors: Tensors, provenance: Provenance) -> None:
@@ -150,8 +142,8 @@ def _in_torch(value: object) -> object:
 
 
 _WRITERS = {
-    "detectron2": _write_detectron2,
-    "detectron2-safetensors": _write_detectron2_safetensors,
+    "detectron2": write_detectron2,
+    "detectron2-safetensors": _write_safetensors,
     "torchvision": _write_torchvision,
     "safetensors": _write_safetensors,
     "mmdet": _write_mmdet,

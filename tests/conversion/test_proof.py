@@ -10,7 +10,9 @@ from narrow_resnet import trained
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from ssl_backbones.conversion.proof import TOLERANCES, prove, torchvision_network
+from ssl_backbones.conversion.families import RESNET
+from ssl_backbones.conversion.families.resnet import torchvision_network
+from ssl_backbones.conversion.proof import prove
 from ssl_backbones.errors import InputError
 from ssl_backbones.modeling.architectures import ARCHITECTURES, closest, detectron2_name
 from ssl_backbones.modeling.resnet import build_resnet
@@ -43,7 +45,7 @@ def test_a_right_conversion_passes_by_a_wide_margin(source_tensors, converted):
     assert min(proof.controls.values()) > 1e-2
     assert proof.other_branch is None
     assert proof.margin == pytest.approx(min(proof.controls.values()) / 1e-5)
-    assert proof.to_dict()["tolerances"] == TOLERANCES == {"float64": 1e-10, "float32": 1e-5}
+    assert proof.to_dict()["tolerances"] == RESNET.tolerances == {"float64": 1e-10, "float32": 1e-5}
 
 
 def test_the_other_branch_is_scored_and_may_be_near(source_tensors, converted):

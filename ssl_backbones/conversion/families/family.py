@@ -1,0 +1,152 @@
+"""What the conversion asks a family of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+Tensors = Mapping[str, np.ndarray]
+Features = Mapping[str, np.ndarray]
+"""Of each stage, or of each stage and image."""
+Shapes = Mapping[str, tuple[int, ...]]
+Traits = Mapping[str, Any]
+"""What a network computes and its tensors do not show, such as stride_in_1x1."""
+
+
+class Architecture(Protocol):
+    """One network of a family: its name, and the shape of each of its tensors, by the source's names."""
+
+    name: str
+
+    @property
+    def shapes(self) -> Shapes: ...
+
+    def to_dict(self) -> dict[str, object]:
+        """As the provenance has it."""
+
+
+class Wrong(NamedTuple):
+    """A conversion that is wrong on purpose.
+
+    Attributes:
+        tensors: under Detectron2's names; None where the mistake changes nothing in these weights.
+        traits: of the network that they are run in.
+    """
+
+    name: str
+    tensors: Tensors | None
+    traits: Traits
+
+
+class Family:
+    """What an architecture knows of itself.
+
+    A tensor has two names: the source's, which are those of the library that the family's layouts are mapped
+    to, and the one of Detectron2's side, under which it is written.
+
+    Attributes:
+        name: stands in the provenance.
+        title: what messages call one of its networks.
+        roots: first parts of the source's names; what begins otherwise is none of the network's.
+        begins: beginnings of names of which every such network has some.
+        landmark: the source's name of a tensor that only a whole one has.
+        stem: Detectron2's name of the first weight.
+        detectron2_roots: beginnings of Detectron2's names.
+        reference: whose network the source's is.
+        needs: what a proof imports, as a message says it.
+        tolerances: largest relative difference allowed in a stage, by precision.
+    """
+
+    name: str
+    title: str
+    roots: tuple[str, ...]
+    begins: tuple[str, ...]
+    landmark: str
+    stem: str
+    detectron2_roots: tuple[str, ...]
+    reference: str
+    needs: str
+    tolerances: Mapping[str, float]
+
+    def plain(self, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+        """A tensor under the name and in the form that the family has it, whatever a project makes of it."""
+        return name, array
+
+    def closest(self, shapes: Shapes) -> tuple[Architecture, dict[str, str]]:
+        """The architecture with the fewest misfits, and those, by the source's names.
+
+        Raises:
+            InputError: a network that is none of the family although it has its names.
+        """
+        raise NotImplementedError
+
+    def to_detectron2(self, name: str) -> str:
+        """Detectron2's name of a tensor, from the source's."""
+        raise NotImplementedError
+
+    def from_detectron2(self, name: str) -> str:
+        """The source's name of a tensor, from Detectron2's.
+
+        Raises:
+            ValueError: it is no name of such a network's tensor.
+        """
+        raise NotImplementedError
+
+    def config_line(self, architecture: Mapping[str, object]) -> str:
+        """The line of a config that builds an architecture, given as the provenance has it; "" for the
+        recipes' own."""
+        raise NotImplementedError
+
+    def traits(self, origin: Mapping[str, Any]) -> Traits:
+        """What a file's origin, as the provenance has it, says of what its tensors do not show."""
+        raise NotImplementedError
+
+    def import_networks(self) -> None:
+        """Import what a proof needs.
+
+        Raises:
+            ImportError: it is not there.
+        """
+        raise NotImplementedError
+
+    def expected(
+        self, tensors: Tensors, architecture: Architecture, traits: Traits
+    ) -> dict[str, Features]:
+        """The features of the source's network in each precision, for fixed images."""
+        raise NotImplementedError
+
+    def network(self, architecture: Architecture, traits: Traits) -> Any:
+        """Detectron2's, without weights."""
+        raise NotImplementedError
+
+    def features(self, network: Any, tensors: Tensors, precision: str) -> Features:
+        """Of that network with these tensors, for the same images."""
+        raise NotImplementedError
+
+    def wrong_conversions(
+        self, tensors: Tensors, architecture: Architecture, traits: Traits
+    ) -> Iterator[Wrong]:
+        """Mistakes that people make, each of which must be seen."""
+        raise NotImplementedError
+
+    def written(self, tensors: Tensors) -> Tensors:
+        """Tensors under Detectron2's names."""
+        return {self.to_detectron2(name): array for name, array in tensors.items()}
+
+    def is_part(self, names: Sequence[str]) -> bool:
+        """Whether any of these names is one of such a network."""
+        return any(name.startswith(self.begins) for name in names)
+
+
+def changed_in(tensors: Tensors, changes: Tensors) -> Tensors | None:
+    """The tensors with these in place of theirs; None where that changes nothing."""
+    if all(np.array_equal(tensors[name], value) for name, value in changes.items()):
+        return None
+    return {**tensors, **changes}
+
+
+def for_torch(array: np.ndarray) -> np.ndarray:
+    """Aligned and writeable, as torch wants it: a copy only of what the file holds otherwise."""
+    return np.require(array, requirements="CAW")
