@@ -50,6 +50,8 @@ REPORT = [
     "matplotlib>=3.9,<3.12",
 ]
 SLURM = ["submitit>=1.5.2,<1.6"]
+# The networks that Detectron2 has not.
+VIT = ["timm>=1.0.20,<1.1"]
 TEST = [
     "hypothesis>=6.100,<7",
     "packaging>=24",
@@ -112,7 +114,8 @@ setup(
         "fast": FAST,
         "report": REPORT,
         "slurm": SLURM,
-        "test": [*DIGITS, *FAST, *REPORT, *SLURM, *TEST],
+        "vit": VIT,
+        "test": [*DIGITS, *FAST, *REPORT, *SLURM, *VIT, *TEST],
     },
     entry_points={
         "console_scripts": [

@@ -133,6 +133,7 @@ def convert(
     # only now, since numpy takes its time too.
     with Sha256(src) if sha256 is None else contextlib.nullcontext() as hashing:
         from .extraction import from_detector, from_pretraining
+        from .families import RESNET
         from .proof import prove_loaded
         from .reading import naming, read_checkpoint
         from .writing import write_backbone
@@ -145,6 +146,11 @@ def convert(
                 if detector
                 else from_pretraining(checkpoint, selfsup=selfsup, branch=branch, prefix=prefix)
             )
+            if to in ("torchvision", "mmdet") and loaded.backbone.family is not RESNET:
+                raise InputError(
+                    f"holds a {loaded.backbone.family.title}, and --to {to} writes ResNets: use detectron2, "
+                    "detectron2-safetensors, or safetensors for timm's names"
+                )
             if to == "torchvision" and loaded.stride_in_1x1:
                 raise InputError(
                     "has its strides in the 1x1 convolutions, and torchvision's class, which --to "

@@ -70,7 +70,10 @@ def extract(found: Identified) -> Backbone:
     family = found.family
     if not family.is_part(list(sources)):
         raise _no_backbone(found)
-    values = {name: found.state_dict[key] for name, key in sources.items()}
+    values = {}
+    for name, key in list(sources.items()):
+        own, values_of = family.plain(name, found.state_dict[key])
+        values[own], sources[own] = values_of, sources.pop(name)
     try:
         architecture, problems = family.closest(
             {name: _shape(value) for name, value in values.items()}
@@ -340,7 +343,8 @@ def _input(found: Identified, architecture: Architecture) -> dict[str, object]:
     known = dict(found.layout.inputs.get(found.method, found.layout.input))
     if architecture.in_channels == 3:
         return known
-    return {"channels": architecture.in_channels, "stride_in_1x1": known["stride_in_1x1"]}
+    stride = {key: known[key] for key in ("stride_in_1x1",) if key in known}
+    return {"channels": architecture.in_channels, **stride}
 
 
 def from_detector(checkpoint: Checkpoint) -> Loaded:

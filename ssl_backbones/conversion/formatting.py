@@ -12,7 +12,6 @@ from rich.table import Table
 
 from ..errors import format_name
 from ..modeling.architectures import WIDTHS
-from .families import family_of
 from .layouts import IMAGENET_INPUT
 
 if TYPE_CHECKING:
@@ -66,13 +65,17 @@ def format_proof(found: Proof) -> Table:
 
 def format_next_step(report: ConversionReport) -> str:
     """What to do with a result, as a line that follows "next: "."""
+    from .families import family_of
+
     path = report.destination
     known = report.provenance["input"] or {}
     in_1x1 = known.get("stride_in_1x1") is True
-    if channels := report.provenance["architecture"].get("in_channels"):
+    architecture = report.provenance["architecture"]
+    if channels := architecture.get("in_channels"):
+        made_by = f"build_{family_of(architecture).name}"
         return (
-            f"build a network for images of {channels} channels (in_channels={channels} of build_resnet, "
-            f"or of MMDetection's ResNet){_IN_1X1 if in_1x1 else ''}; the recipes read 3"
+            f"build a network for images of {channels} channels (in_channels={channels} of {made_by}, or of "
+            f"MMDetection's ResNet){_IN_1X1 if in_1x1 else ''}; the recipes read 3"
         )
     if report.format == "torchvision":
         return f"network.fc = torch.nn.Identity(); network.load_state_dict(torch.load({path!r}))"
@@ -84,11 +87,10 @@ def format_next_step(report: ConversionReport) -> str:
         style = "style='caffe', " if in_1x1 else ""
         init = f"init_cfg=dict(type='Pretrained', checkpoint={path!r})"
         return f"in a config: backbone=dict({style}{init})"
-    architecture = report.provenance["architecture"]
     config = _CONFIGS.get(report.provenance["method"], _CONFIGS["moco"])
     step = f"tools/train_net.py --config-file {config} train.init_checkpoint={shlex.quote(path)}"
-    if line := family_of(architecture).config_line(architecture):
-        step += f"\nwith, in the config: {line}"
+    if architecture["name"] != "resnet50":
+        step += f"\nwith, in the config: {family_of(architecture).config_line(architecture)}"
     if any(known.get(field, usual) != usual for field, usual in IMAGENET_INPUT.items()):
         step += "\nand the overrides that it asks for, for the recipe's input is another"
     return step
@@ -143,10 +145,11 @@ def format_verification(found: Verification) -> Table:
     table.add_row("file", found.path)
     table.add_row("architecture", _format_architecture(found.architecture))
     table.add_row("complete", f"{found.tensors} tensors, all there, of the right shape and finite")
-    table.add_row(
-        "batch norms",
-        f"trained; no variance negative, {found.zero_variances:,} of {found.channels:,} zero",
-    )
+    if found.channels:
+        table.add_row(
+            "batch norms",
+            f"trained; no variance negative, {found.zero_variances:,} of {found.channels:,} zero",
+        )
     made_by = found.provenance.get("tool")
     table.add_row(
         "made by", format_name(str(made_by)) if made_by else "unknown: it has no provenance"
@@ -229,8 +232,8 @@ def _format_architecture(architecture: Mapping[str, object]) -> str:
     plain = name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
     if (plain and "in_channels" not in architecture) or " " in name:
         return name
-    widths = (f"{width} {architecture[width]}" for width in WIDTHS if width in architecture)
-    return f"{name} ({', '.join(widths)})"
+    widths = [f"{width} {architecture[width]}" for width in WIDTHS if width in architecture]
+    return f"{name} ({', '.join(widths)})" if widths else name
 
 
 def _table(*headers: str) -> Table:

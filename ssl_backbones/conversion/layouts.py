@@ -1478,6 +1478,218 @@ LAYOUTS = (
     ),
 )
 
+IMAGES = {key: IMAGENET_INPUT[key] for key in ("format", "pixel_mean", "pixel_std")}
+"""Of networks that have no strides in another place."""
+
+CONVNEXT_NAMES: Renames = (
+    ("downsample_layers.0", "stem"),
+    ("downsample_layers.*", "stages.*.downsample"),
+    ("stages.*.*.dwconv", "stages.*.blocks.*.conv_dw"),
+    ("stages.*.*.norm", "stages.*.blocks.*.norm"),
+    ("stages.*.*.pwconv1", "stages.*.blocks.*.mlp.fc1"),
+    ("stages.*.*.pwconv2", "stages.*.blocks.*.mlp.fc2"),
+    ("stages.*.*.grn.gamma", "stages.*.blocks.*.mlp.grn.weight"),
+    ("stages.*.*.grn.beta", "stages.*.blocks.*.mlp.grn.bias"),
+    ("stages.*.*.gamma", "stages.*.blocks.*.gamma"),
+)
+"""From those of facebookresearch/ConvNeXt (models/convnext.py), which most projects kept."""
+
+SPARSE_CONVNEXT_NAMES: Renames = (
+    *CONVNEXT_NAMES,
+    ("stages.*.downsample.0.ln", "stages.*.downsample.0"),
+    ("stages.*.blocks.*.norm.ln", "stages.*.blocks.*.norm"),
+    ("stages.*.blocks.*.mlp.fc1.linear", "stages.*.blocks.*.mlp.fc1"),
+    ("stages.*.blocks.*.mlp.fc2.linear", "stages.*.blocks.*.mlp.fc2"),
+)
+
+TORCHVISION_CONVNEXT_NAMES: Renames = (
+    ("features.0", "stem"),
+    *((f"features.{2 * stage}", f"stages.{stage}.downsample") for stage in (1, 2, 3)),
+    *((f"features.{2 * stage + 1}.*", f"stages.{stage}.blocks.*") for stage in range(4)),
+    ("stages.*.blocks.*.block.0", "stages.*.blocks.*.conv_dw"),
+    ("stages.*.blocks.*.block.2", "stages.*.blocks.*.norm"),
+    ("stages.*.blocks.*.block.3", "stages.*.blocks.*.mlp.fc1"),
+    ("stages.*.blocks.*.block.5", "stages.*.blocks.*.mlp.fc2"),
+    ("stages.*.blocks.*.layer_scale", "stages.*.blocks.*.gamma"),
+)
+
+HUGGING_FACE_CONVNEXT_NAMES: Renames = (
+    ("embeddings.patch_embeddings", "stem.0"),
+    ("embeddings.layernorm", "stem.1"),
+    ("encoder.stages.*.downsampling_layer", "stages.*.downsample"),
+    ("encoder.stages.*.layers.*.dwconv", "stages.*.blocks.*.conv_dw"),
+    ("encoder.stages.*.layers.*.layernorm", "stages.*.blocks.*.norm"),
+    ("encoder.stages.*.layers.*.pwconv1", "stages.*.blocks.*.mlp.fc1"),
+    ("encoder.stages.*.layers.*.pwconv2", "stages.*.blocks.*.mlp.fc2"),
+    ("encoder.stages.*.layers.*.grn", "stages.*.blocks.*.mlp.grn"),
+    ("encoder.stages.*.layers.*.layer_scale_parameter", "stages.*.blocks.*.gamma"),
+)
+
+HUGGING_FACE_DINOV3_CONVNEXT_NAMES: Renames = (
+    ("stages.0.downsample_layers", "stem"),
+    ("stages.*.downsample_layers", "stages.*.downsample"),
+    ("stages.*.layers.*.depthwise_conv", "stages.*.blocks.*.conv_dw"),
+    ("stages.*.layers.*.layer_norm", "stages.*.blocks.*.norm"),
+    ("stages.*.layers.*.pointwise_conv1", "stages.*.blocks.*.mlp.fc1"),
+    ("stages.*.layers.*.pointwise_conv2", "stages.*.blocks.*.mlp.fc2"),
+    ("stages.*.layers.*.gamma", "stages.*.blocks.*.gamma"),
+)
+
+_CONVNEXT = "https://github.com/facebookresearch/ConvNeXt: models/convnext.py, utils.py"
+_CONVNEXT_V2 = "https://github.com/facebookresearch/ConvNeXt-V2: models/fcmae.py, utils.py"
+_DINOV3 = "https://github.com/facebookresearch/dinov3: dinov3/models/convnext.py"
+_FINAL_NORM = "norm after the pooling, before the classifier"
+_CONVNEXT_ROW = {
+    "family": "convnext",
+    "prefix": "",
+    "renames": CONVNEXT_NAMES,
+    "input": IMAGES,
+    "closed": True,
+}
+_CONVNEXT_HEAD = {"norm": _FINAL_NORM, "head": _CLASSIFIER}
+_FCMAE_ROW = _CONVNEXT_ROW | {
+    "selfsup": "fcmae",
+    "methods": ("FCMAE",),
+    "source": _CONVNEXT_V2,
+    "container": ("model",),
+    "renames": SPARSE_CONVNEXT_NAMES,
+    "drops": {
+        "mask_token": "mask token of the pretraining",
+        "proj": "decoder of the pretraining",
+        "decoder": "decoder of the pretraining",
+        "pred": "decoder of the pretraining",
+    },
+    "traps": (
+        "sparse convolutions have flat kernels, inputs before outputs, positions column by column",
+    ),
+}
+
+CONVNEXT_LAYOUTS = (
+    Layout(
+        name="convnext",
+        selfsup="convnext",
+        methods=("supervised ConvNeXt", "fine-tuned ConvNeXt-V2"),
+        source=f"{_CONVNEXT}; {_CONVNEXT_V2}",
+        container=("model",),
+        signature=("downsample_layers.3.1.weight", "stages.3.0.pwconv2", "norm", "head"),
+        inside=_CONVNEXT_HEAD,
+        beside=TRAINING | {"model_ema": "moving average of the weights"},
+        traps=("version 2 has a response normalisation (GRN) for version 1's layer scale",),
+        **_CONVNEXT_ROW,
+    ),
+    Layout(
+        name="convnext-fcmae",
+        signature=("encoder.downsample_layers.3.1.kernel", "mask_token"),
+        **(_FCMAE_ROW | {"prefix": "encoder."}),
+    ),
+    Layout(
+        name="convnext-fcmae-encoder",
+        signature=("downsample_layers.3.1.kernel", "stages.3.0.dwconv.kernel"),
+        inferred="whether published encoders lie under model was not seen",
+        **_FCMAE_ROW,
+    ),
+    Layout(
+        name="dinov3-convnext",
+        selfsup="dinov3",
+        methods=("DINOv3, distilled into a ConvNeXt",),
+        source=_DINOV3,
+        container=(),
+        signature=("downsample_layers.3.1.weight", "stages.3.0.gamma", "norms.3"),
+        inside={"norm": _FINAL_NORM, "norms": "the same norm under a second name"},
+        traps=("the final norm stands there twice",),
+        **_CONVNEXT_ROW,
+    ),
+    Layout(
+        name="dinov3-convnext-training",
+        selfsup="dinov3",
+        methods=("DINOv3, distilled into a ConvNeXt",),
+        source=f"{_DINOV3}, dinov3/train/ssl_meta_arch.py",
+        container=("teacher",),
+        signature=("backbone.downsample_layers.3.1.weight", "dino_head"),
+        inside={"norm": _FINAL_NORM, "norms": "the same norm under a second name"},
+        drops={"dino_head": _PROJECTOR, "ibot_head": _PROJECTOR},
+        **(_CONVNEXT_ROW | {"prefix": "backbone."}),
+    ),
+    Layout(
+        name="convnext-backbone",
+        selfsup="vicregl",
+        methods=("VICRegL",),
+        source="https://github.com/facebookresearch/VICRegL: convnext.py, hubconf.py",
+        container=(),
+        signature=("downsample_layers.3.1.weight", "stages.3.0.pwconv2"),
+        absent=("norms.3", "head"),
+        inside={"norm*": _FINAL_NORM},
+        also=("convnext",),
+        **_CONVNEXT_ROW,
+    ),
+    Layout(
+        name="vicregl-convnext",
+        selfsup="vicregl",
+        methods=("VICRegL",),
+        source="https://github.com/facebookresearch/VICRegL: main_vicregl.py, utils.py",
+        container=("model",),
+        signature=("backbone.downsample_layers.3.1.weight", "backbone.stages.3.0.pwconv2"),
+        inside={"norm*": _FINAL_NORM},
+        drops={
+            "projector": _PROJECTOR,
+            "maps_projector": _PROJECTOR,
+            "classifier": "online classifier",
+        },
+        **(_CONVNEXT_ROW | {"prefix": "backbone."}),
+    ),
+    Layout(
+        name="timm-convnext",
+        selfsup="timm",
+        methods=("supervised, CLIP and DINOv3 ConvNeXts in timm's form",),
+        source="https://github.com/huggingface/pytorch-image-models: timm/models/convnext.py",
+        container=(),
+        signature=("stem.0.weight", "stages.3.blocks.0.conv_dw", "stages.3.downsample.1"),
+        inside={"head": _CLASSIFIER, "norm_pre": _FINAL_NORM},
+        **(_CONVNEXT_ROW | {"renames": ()}),
+    ),
+    Layout(
+        name="torchvision-convnext",
+        selfsup="torchvision",
+        methods=("supervised",),
+        source="https://github.com/pytorch/vision: torchvision/models/convnext.py",
+        container=(),
+        signature=("features.0.0.weight", "features.7.0.block.5", "features.7.0.layer_scale"),
+        inside={"classifier": _CLASSIFIER},
+        **(_CONVNEXT_ROW | {"renames": TORCHVISION_CONVNEXT_NAMES}),
+    ),
+    *(
+        Layout(
+            name=f"hugging-face-{version or 'convnext'}{'' if version else '-model'}",
+            selfsup="huggingface",
+            methods=("ConvNextModel, ConvNextV2Model and their classifiers",),
+            source="https://github.com/huggingface/transformers: models/convnext, models/convnextv2",
+            container=(),
+            signature=(f"{version}{version and '.'}encoder.stages.3.layers.0.pwconv2",),
+            inside={"layernorm": _FINAL_NORM},
+            drops={"classifier": _CLASSIFIER},
+            **(
+                _CONVNEXT_ROW
+                | {
+                    "prefix": f"{version}{version and '.'}",
+                    "renames": HUGGING_FACE_CONVNEXT_NAMES,
+                }
+            ),
+        )
+        for version in ("convnext", "convnextv2", "")
+    ),
+    Layout(
+        name="hugging-face-dinov3-convnext",
+        selfsup="huggingface",
+        methods=("DINOv3ConvNextModel",),
+        source="https://github.com/huggingface/transformers: models/dinov3_convnext",
+        container=(),
+        signature=("stages.3.layers.0.pointwise_conv2", "stages.3.downsample_layers.1"),
+        inside={"layer_norm": _FINAL_NORM},
+        **(_CONVNEXT_ROW | {"renames": HUGGING_FACE_DINOV3_CONVNEXT_NAMES}),
+    ),
+)
+LAYOUTS += CONVNEXT_LAYOUTS
+
 _HALVES = "CMC's two half networks, one for lightness and one for colour"
 HALF_NETWORKS = dict.fromkeys(("**.encoder1", "**.encoder2", "**.l_to_ab", "**.ab_to_l"), _HALVES)
 """Where ResNets lie that read one or two channels, and which by themselves see no whole image."""

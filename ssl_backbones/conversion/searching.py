@@ -232,7 +232,7 @@ def _shapes(
     shapes, second = {}, None
     for key, value in zip(held.keys, held.tensors.values(), strict=True):
         if key.startswith(prefix) and isinstance(value, np.ndarray):
-            name = renamed(key.removeprefix(prefix), renames)
+            name, value = family.plain(renamed(key.removeprefix(prefix), renames), value)
             if name.split(".")[0] in family.roots and not name.endswith(".num_batches_tracked"):
                 shapes[name] = value.shape
             elif name == "conv2.weight":

@@ -110,7 +110,7 @@ def stated(checkpoint: Checkpoint, backbone: Backbone) -> Stated:
 
 
 def _in_channels(backbone: Backbone) -> int:
-    return backbone.tensors["conv1.weight"].shape[1]
+    return backbone.architecture.in_channels
 
 
 def _has_a_meaning(statement: Statement, backbone: Backbone, channels: int) -> bool:

@@ -15,8 +15,6 @@ from .proof import Proof, prove_loaded
 from .reading import naming, provenance_of
 
 _NAMED_AT_MOST = 3
-_INITIAL = {"running_mean": 0, "running_var": 1}
-"""What a batch norm's statistics are until the first image."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,11 @@ def verify(
 
 
 def _check_trained(loaded: Loaded) -> None:
-    for name, array in loaded.backbone.tensors.items():
-        initial = _INITIAL.get(name.rsplit(".", 1)[1])
-        if initial is not None and (array != initial).any():
-            return
-    raise InputError(
-        "holds batch norms whose statistics are all at their initial values: this backbone looks "
-        "untrained; give a checkpoint of the end of the training"
-    )
+    if not loaded.backbone.family.is_trained(loaded.backbone.tensors):
+        raise InputError(
+            f"holds {loaded.backbone.family.untrained}: this backbone looks untrained; give a checkpoint of "
+            "the end of the training"
+        )
 
 
 def _check_architecture(loaded: Loaded, recorded: Mapping[str, object]) -> None:

@@ -9,12 +9,17 @@ from typing import Any
 from detectron2.modeling.backbone import ResNet
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ..conversion.families import family_of
 from ..conversion.reading import provenance_of, read_checkpoint
 from ..errors import InputError, format_name
 from ..lazy import target_of
-from ..modeling.architectures import WIDTHS, config_line
+from ..modeling.architectures import WIDTHS
+from ..modeling.convnext import build_convnext
 from ..modeling.resnet import build_resnet
 from ..weights.resolution import resolve
+
+_CONVNEXT_WIDTHS = ("depths", "dims", "grn", "layer_scale", "in_channels")
+"""Of a ConvNeXt's architecture what the config's network must have alike."""
 
 _ORDER_READERS = ("dataloader.train.mapper.image_format", "dataloader.test.mapper.image_format")
 """What must say the order of `model.input_format` too."""
@@ -103,9 +108,15 @@ def _check_architecture(provenance: Mapping[str, Any], source: str, bottom_up: A
     """Refuse weights of another ResNet than the config builds, with the values of both."""
     theirs = provenance.get("architecture") or {}
     ours = _architecture(bottom_up)
+    if theirs and ours and family_of(theirs) is not family_of(ours):
+        raise InputError(
+            f"architecture disagrees: {source} holds a {theirs.get('name')}, the config builds a "
+            f"{family_of(ours).title}; write {family_of(theirs).config_line(theirs)} into the config, or use "
+            "other weights"
+        )
     differing = {
         name: theirs[name]
-        for name in WIDTHS
+        for name in (*WIDTHS, *_CONVNEXT_WIDTHS)
         if name in theirs and name in ours and theirs[name] != ours[name]
     }
     if not differing:
@@ -114,15 +125,21 @@ def _check_architecture(provenance: Mapping[str, Any], source: str, bottom_up: A
     held = ", ".join(f"{name}={value}" for name, value in differing.items())
     raise InputError(
         f"architecture disagrees: {source} holds a {theirs.get('name', 'ResNet')} with {held}, the config "
-        f"builds one with {built}; write {config_line(theirs)} into the config (build_resnet of "
-        "ssl_backbones.modeling.resnet), or use other weights"
+        f"builds one with {built}; write {family_of(theirs).config_line(theirs)} into the config "
+        f"(build_{family_of(theirs).name} of ssl_backbones.modeling.{family_of(theirs).name}), or use other "
+        "weights"
     )
 
 
 def _architecture(bottom_up: Any) -> dict[str, Any]:
-    """What a config's ResNet is, whether `build_resnet` makes it or Detectron2's own parts; {} if neither."""
+    """What a config's backbone is, if one of our constructors makes it or Detectron2's own parts; else {}."""
     if not isinstance(bottom_up, DictConfig):
         return {}
+    if target_of(bottom_up) is build_convnext:
+        defaults = inspect.signature(build_convnext).parameters
+        given = {name: bottom_up.get(name, defaults[name].default) for name in _CONVNEXT_WIDTHS}
+        plain = {n: v if isinstance(v, bool | int) else list(v) for n, v in given.items()}
+        return {"family": "convnext", **plain}
     if target_of(bottom_up) is build_resnet:
         defaults = inspect.signature(build_resnet).parameters
         return {name: bottom_up.get(name, defaults[name].default) for name in WIDTHS}

@@ -10,10 +10,23 @@ from detectron2.modeling.backbone import ResNet
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
+from .convnext import STAGES, ConvNeXt
 
-def find_resnet(model: nn.Module) -> tuple[str, ResNet] | None:
-    """Name and module of the (first) ResNet inside `model`; None where there is none."""
-    return next(((n, m) for n, m in model.named_modules() if isinstance(m, ResNet)), None)
+
+def find_backbone(model: nn.Module) -> tuple[str, ResNet | ConvNeXt] | None:
+    """Name and module of the (first) ResNet or ConvNeXt inside `model`; None where there is none."""
+    kinds = (ResNet, ConvNeXt)
+    return next(((n, m) for n, m in model.named_modules() if isinstance(m, kinds)), None)
+
+
+def is_pretrained(found: tuple[str, nn.Module], key: str) -> bool:
+    """Whether a tensor of the model is one that a pretraining of this backbone holds."""
+    name, module = found
+    inside = key.removeprefix(f"{name}.") if name else key
+    if name and inside == key:
+        return False
+    # A ConvNeXt's output norms are the detector's.
+    return not isinstance(module, ConvNeXt) or inside.startswith("convnext.")
 
 
 def find_res5(model: nn.Module) -> tuple[str, nn.Module] | None:
@@ -45,17 +58,22 @@ def norms(model: nn.Module) -> str:
 
 
 def parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts that a reader of a recipe thinks in: stem, res2..res5, then the model's other children."""
-    found = find_resnet(model)
+    """The parts that a reader of a recipe thinks in: stem and stages, then the model's other children."""
+    found = find_backbone(model)
     if found is None:
         yield from model.named_children()
         return
     name, resnet = found
-    yield from resnet.named_children()
+    if isinstance(resnet, ConvNeXt):
+        yield "stem", resnet.convnext["stem"]
+        yield from zip(STAGES, resnet.convnext["stages"], strict=True)
+        yield "output norms", resnet.output_norms
+    else:
+        yield from resnet.named_children()
     inside = name.split(".")[0]
     for child_name, child in model.named_children():
         if child_name != inside:
             yield child_name, child
         elif child is not resnet:
             around = {n: c for n, c in child.named_children() if c is not resnet}
-            yield f"{child_name} (without the ResNet)", nn.ModuleDict(around)
+            yield f"{child_name} (without the {type(resnet).__name__})", nn.ModuleDict(around)

@@ -115,6 +115,7 @@ def spoil(source: str | os.PathLike, destination: str | os.PathLike, how: str) -
     Raises:
         InputError: the source is no converted backbone, or the file cannot be written.
     """
+    from ..conversion.families import RESNET, family_of
     from ..conversion.reading import provenance_of, read_checkpoint
     from ..conversion.writing import write_detectron2
 
@@ -123,7 +124,10 @@ def spoil(source: str | os.PathLike, destination: str | os.PathLike, how: str) -
     if not provenance or "model" not in checkpoint.content:
         raise InputError(f"{source} is no converted backbone: give the pretraining's own file")
     tensors = dict(checkpoint.content["model"])
-    changed = _shuffled(tensors) if how == "shuffled" else _for_bgr(tensors)
+    family = family_of(provenance["architecture"])
+    if how == "shuffled" and family is not RESNET:
+        raise InputError(f"{source} holds a {family.title}, and :shuffled is of ResNets: take :bgr")
+    changed = _shuffled(tensors) if how == "shuffled" else _for_bgr(tensors, family.stem)
     # A converted file's proof is of other tensors than these, and its hash of another file.
     provenance |= {
         "method": f"{provenance['method']}, {how}",
@@ -153,8 +157,7 @@ def _shuffled(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return result
 
 
-def _for_bgr(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _for_bgr(tensors: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     import numpy as np
 
-    name = "stem.conv1.weight"
     return {**tensors, name: np.ascontiguousarray(tensors[name][:, ::-1])}

@@ -5,8 +5,8 @@ from detectron2.config import instantiate
 from ssl_backbones import get_config
 from ssl_backbones.modeling.freezing import (
     count_parameters,
+    find_backbone,
     find_res5,
-    find_resnet,
     norms,
     parts,
 )
@@ -37,10 +37,10 @@ def test_counts_of_the_recipe(model):
 
 
 def test_the_resnet_is_found(model):
-    name, resnet = find_resnet(model)
+    name, resnet = find_backbone(model)
     assert name == "backbone.bottom_up"
     assert resnet is model.backbone.bottom_up
-    assert find_resnet(model.roi_heads) is None
+    assert find_backbone(model.roi_heads) is None
 
 
 def test_res5_is_found_where_the_heads_hold_it(model):

@@ -13,7 +13,7 @@ from ssl_backbones.conversion.writing import write_backbone
 from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.errors import InputError
 from ssl_backbones.modeling.architectures import ARCHITECTURES, detectron2_name
-from ssl_backbones.modeling.freezing import find_resnet
+from ssl_backbones.modeling.freezing import find_backbone
 from ssl_backbones.modeling.resnet import build_resnet
 
 BY_NAME = {row.name: row for row in ARCHITECTURES}
@@ -93,7 +93,7 @@ def test_mask_rcnn_on_each_loads_a_converted_file_strictly(name, tmp_path):
     with torch.device("meta"):
         detector = instantiate(mask_rcnn(name))
     detector.to_empty(device="cpu")
-    found, resnet = find_resnet(detector)
+    found, resnet = find_backbone(detector)
     assert found == "backbone.bottom_up"
     checkpointer = StrictCheckpointer(detector)
     checkpointer.load_backbone(str(path))

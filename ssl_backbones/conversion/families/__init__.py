@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from .convnext import CONVNEXT
 from .family import Family
 from .resnet import RESNET
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (RESNET,)}
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (RESNET, CONVNEXT)}
 """By the name that stands in the provenance, as architecture.family; where it is absent, "resnet"."""
 
 

@@ -55,6 +55,7 @@ class Family:
         stem: Detectron2's name of the first weight.
         detectron2_roots: beginnings of Detectron2's names.
         reference: whose network the source's is.
+        untrained: what shows that one never was trained.
         needs: what a proof imports, as a message says it.
         tolerances: largest relative difference allowed in a stage, by precision.
     """
@@ -67,12 +68,17 @@ class Family:
     stem: str
     detectron2_roots: tuple[str, ...]
     reference: str
+    untrained: str
     needs: str
     tolerances: Mapping[str, float]
 
-    def plain(self, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-        """A tensor under the name and in the form that the family has it, whatever a project makes of it."""
-        return name, array
+    def plain(self, name: str, value: object) -> tuple[str, object]:
+        """An entry under the name and in the form that the family has it, whatever a project makes of it."""
+        return name, value
+
+    def is_trained(self, tensors: Tensors) -> bool:
+        """Whether some are no longer at the values that they are initialised with."""
+        raise NotImplementedError
 
     def closest(self, shapes: Shapes) -> tuple[Architecture, dict[str, str]]:
         """The architecture with the fewest misfits, and those, by the source's names.
@@ -95,8 +101,7 @@ class Family:
         raise NotImplementedError
 
     def config_line(self, architecture: Mapping[str, object]) -> str:
-        """The line of a config that builds an architecture, given as the provenance has it; "" for the
-        recipes' own."""
+        """The line of a config that builds an architecture, given as the provenance has it."""
         raise NotImplementedError
 
     def traits(self, origin: Mapping[str, Any]) -> Traits:

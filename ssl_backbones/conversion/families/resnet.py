@@ -31,9 +31,19 @@ class ResNetFamily(Family):
     stem = "stem.conv1.weight"
     detectron2_roots = ("stem.conv", "res2.", "res3.", "res4.", "res5.")
     reference = "torchvision"
+    untrained = "batch norms whose statistics are all at their initial values"
     needs = "PyTorch, torchvision and Detectron2"
     # Far above rounding, and far below the 1e-2 of a single wrong tensor.
     tolerances = MappingProxyType({"float64": 1e-10, "float32": 1e-5})
+
+    def is_trained(self, tensors: Tensors) -> bool:
+        """By the batch norms' statistics, which are 0 and 1 until the first image."""
+        initial = {"running_mean": 0, "running_var": 1}
+        return any(
+            (array != initial[part]).any()
+            for name, array in tensors.items()
+            if (part := name.rsplit(".", 1)[1]) in initial
+        )
 
     def closest(self, shapes: Shapes) -> tuple[Architecture, dict[str, str]]:
         return architectures.closest(shapes)
@@ -45,7 +55,7 @@ class ResNetFamily(Family):
         return architectures.torchvision_name(name)
 
     def config_line(self, architecture: Mapping[str, object]) -> str:
-        return "" if architecture["name"] == "resnet50" else architectures.config_line(architecture)
+        return architectures.config_line(architecture)
 
     def traits(self, origin: Mapping[str, Any]) -> Traits:
         """Whether the strides are known to lie in the 1x1 convolutions of the bottlenecks."""

@@ -13,11 +13,12 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 
+from ...conversion.families import FAMILIES
 from ...conversion.reading import read_checkpoint
 from ...errors import InputError
 from ...files import write_atomically
 from ...hashing import HashingFile, checksum_beside, write_checksum
-from ...modeling.freezing import find_res5, find_resnet
+from ...modeling.freezing import find_backbone, find_res5, is_pretrained
 from .checkpoint_folder import remove
 
 # Counts batches for a running average that nobody reads; stripped by converters, absent in FrozenBatchNorm2d.
@@ -135,8 +136,8 @@ class StrictCheckpointer(DetectionCheckpointer):
     def _in_model_names(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The file's tensors under the model's names: a plain backbone file gets the backbone's prefix."""
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-        found = find_resnet(self.model)
-        if found is None or "stem.conv1.weight" not in tensors:
+        found = find_backbone(self.model)
+        if found is None or not any(family.stem in tensors for family in FAMILIES.values()):
             return tensors
         prefix = f"{found[0]}." if found[0] else ""
         res5 = find_res5(self.model)
@@ -182,9 +183,9 @@ class StrictCheckpointer(DetectionCheckpointer):
     def _is_demanded(self, key: str) -> bool:
         if not self._only_backbone:
             return True
-        found, res5 = find_resnet(self.model), find_res5(self.model)
+        found, res5 = find_backbone(self.model), find_res5(self.model)
         # The name is empty where the model is itself the ResNet: then all of it is demanded.
-        if found is None or not found[0] or key.startswith(f"{found[0]}."):
+        if found is None or is_pretrained(found, key):
             return True
         # Its blocks are numbered; a norm after them is the detector's own.
         return res5 is not None and re.match(rf"{re.escape(res5[0])}\.\d+\.", key) is not None
@@ -195,8 +196,8 @@ class StrictCheckpointer(DetectionCheckpointer):
                 "Convert the file with tools/convert_checkpoint.py and use a config of the same "
                 "architecture; train.strict_init=false trains on regardless"
             )
-        found = find_resnet(self.model)
-        if found and not any(key.startswith(f"{found[0]}.") for key in demanded):
+        found = find_backbone(self.model)
+        if found and not any(is_pretrained(found, key) for key in demanded):
             return "This is a backbone alone: give a trained detector (a .pth of a run folder)"
         return "Give the checkpoint of a run of this very config"
 
