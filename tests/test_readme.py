@@ -85,6 +85,7 @@ TABLE = {
         {"--seeds 3": "--seeds 1 --jobs 2"},
         SMALL_OWN_DATA.replace("train.seed=1 ", "train.max_iter=1 "),
     ),
+    "--protocols recipe,low_shot_50": Sized(),
     "--data signs": Sized({"--epochs 20": "--epochs 0.1"}, SMALL_OWN_DATA),
     "--data numerals": Sized(add=SMALL_OWN_DATA, trains=True),
     "browse_data.py --config-file numerals_swav.py": Sized(),

@@ -23,7 +23,7 @@ from .arms import RANDOM, SPOILT, Arm, parse_arms, spoil
 from .cells import Cell, CellStudy, chosen, usable_cores
 from .initializations import FINETUNED
 from .processes import Step
-from .protocol_runs import as_typed
+from .protocol_runs import as_typed, identity_of_source, refuse_set
 from .runner import DONE, check_settings, write_text
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _BOTTOM_UP = "model.backbone.bottom_up"
 _FREEZE_AT = f"{_BOTTOM_UP}.freeze_at"
 _PAIRS, _TABLES, _PAGE = "pairs.csv", "comparison.md", "comparison.html"
 
-_SET_BY = {
+SET_BY = {
     "train.seed": "--seeds",
     "train.init_checkpoint": "the arms",
     "train.output_dir": "--output",
@@ -174,7 +174,7 @@ class BackboneStudy(CellStudy):
         (self.folder / "weights").mkdir(exist_ok=True)
         for name, arm in self.arms.items():
             path = self.folder / "weights" / f"{name}.json"
-            check_settings(path, {f"arm {name}": _identity(arm.source)})
+            check_settings(path, {f"arm {name}": identity_of_source(arm.source)})
 
     def _has_begun(self) -> bool:
         return any((self.folder / "cells").glob("*/run.json"))
@@ -263,7 +263,7 @@ class BackboneStudy(CellStudy):
             return
         if path.exists() and os.path.isfile(source):
             origin = provenance_of(read_checkpoint(path))
-            if origin.get("source_sha256") != _identity(source):
+            if origin.get("source_sha256") != identity_of_source(source):
                 raise InputError(
                     f"{converted} is not of {source}: remove it, or give another --output"
                 )
@@ -521,25 +521,6 @@ def labelled_percent(protocol: str) -> int:
     )
 
 
-def _identity(source: str) -> str:
-    from ..hashing import sha256_of
-
-    return sha256_of(source) if os.path.isfile(source) else source
-
-
-def check_overrides(words: Sequence[str]) -> None:
-    """Refuse overrides that the runs would not follow.
-
-    Raises:
-        InputError: with what to use instead.
-    """
-    for word in words:
-        key = word.partition("=")[0].strip()
-        for ours, option in _SET_BY.items():
-            if f"{ours}.".startswith(f"{key}."):
-                raise InputError(f"override {word!r}: {ours} is set by {option}")
-
-
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)+=")
 
 
@@ -571,7 +552,7 @@ def from_words(
         InputError: an arm, the data, or what goes with them is wrong.
     """
     overrides = [word for word in words if _OVERRIDE.match(word) and not Path(word).is_file()]
-    check_overrides(overrides)
+    refuse_set(overrides, SET_BY)
     arms = parse_arms([word for word in words if word not in overrides], fewest)
     labelled_percent(protocol)
     if slurm:

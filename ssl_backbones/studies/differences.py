@@ -52,10 +52,6 @@ class Variances:
     seeds: float
     both: float
 
-    def of_mean(self, seeds: int) -> float:
-        """Of the difference of means over this many seeds."""
-        return self.images + (self.seeds + self.both) / seeds
-
     def with_images(self, factor: float) -> Variances:
         """On a test set of that many times the images."""
         return Variances(self.images / factor, self.seeds, self.both / factor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,9 @@ from .protocol_runs import (
     Run,
     conversion_step,
     identity_of,
+    identity_of_source,
     preparation_step,
+    refuse_set,
     result_of,
     run_step,
     runs_of,
@@ -86,7 +87,7 @@ class Evaluation(Study):
 
     def settings(self) -> dict[str, Any]:
         return {
-            "checkpoint": _identity(self.checkpoint),
+            "checkpoint": identity_of_source(self.checkpoint),
             "seed": self.seed,
             "list of overrides": list(self.overrides),
         }
@@ -201,30 +202,16 @@ def _check_checkpoint(checkpoint: str) -> None:
         raise InputError(f"no file at {checkpoint}: give the checkpoint of a pretraining")
 
 
-def _identity(checkpoint: str) -> str:
-    from ..hashing import sha256_of
-
-    return sha256_of(checkpoint) if os.path.isfile(checkpoint) else checkpoint
-
-
 def check_overrides(evaluation: Evaluation, words: list[str]) -> None:
-    """Refuse overrides that the runs would not follow.
-
-    Args:
-        words: as a user gave them.
+    """Refuse overrides, as a user gave them, that the runs would not follow.
 
     Raises:
         InputError: with what to use instead.
     """
     folds = next((p.name for p in evaluation.protocols if p.folds), None)
-    set_by = SET_BY if folds is None else {**SET_BY, _DATASET: f"--folds, which {folds} has"}
-    for word in words:
-        key, equals, _ = word.partition("=")
-        if not equals:
-            raise InputError(f"{word!r} is no override: write key=value")
-        for ours, option in set_by.items():
-            if f"{ours}.".startswith(f"{key.strip()}."):
-                raise InputError(f"override {word!r}: {ours} is set by {option}")
+    refuse_set(
+        words, SET_BY if folds is None else {**SET_BY, _DATASET: f"--folds, which {folds} has"}
+    )
 
 
 def check_start(evaluation: Evaluation, device: str, processes: int) -> None:

@@ -73,9 +73,6 @@ class Expectation:
     lower: str
     protocol: str = ""
 
-    def __str__(self) -> str:
-        return f"{self.protocol}{': ' if self.protocol else ''}{self.higher} > {self.lower}"
-
 
 def summarize(results: Iterable[Result], metric: str) -> dict[tuple[str, str], dict[str, Spread]]:
     """Condition to arm to its values, of the runs that are done; in the order of the results.

@@ -182,6 +182,31 @@ def without_own(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key not in ("weights", "train.seed")}
 
 
+def refuse_set(words: Sequence[str], set_by: Mapping[str, str]) -> None:
+    """Refuse overrides that the runs would not follow.
+
+    Args:
+        set_by: what sets a key, or all below it.
+
+    Raises:
+        InputError: with what to use instead.
+    """
+    for word in words:
+        key, equals, _ = word.partition("=")
+        if not equals:
+            raise InputError(f"{word!r} is no override: write key=value")
+        for ours, option in set_by.items():
+            if f"{ours}.".startswith(f"{key.strip()}."):
+                raise InputError(f"override {word!r}: {ours} is set by {option}")
+
+
+def identity_of_source(source: str) -> str:
+    """The hash of a file, and a name such as ssl://moco_v2_800ep as it is."""
+    from ..hashing import sha256_of
+
+    return sha256_of(source) if os.path.isfile(source) else source
+
+
 def as_typed(path: str) -> str:
     """A file of the checkout as one types it there: elsewhere its whole path."""
     return _short(root() / path)

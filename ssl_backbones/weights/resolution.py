@@ -266,13 +266,13 @@ def _kept_or_fetched(row: NamedWeights, cache: Cache) -> tuple[Path, str]:
         return _original(row, cache, force=False)
 
 
-def row_of(address: str, weights: Mapping[str, NamedWeights] = NAMED_WEIGHTS) -> NamedWeights:
-    """The weights of an ssl://NAME.
+def row_of(address: str, weights: Mapping[str, NamedWeights] | None = None) -> NamedWeights:
+    """The weights of an ssl://NAME, among `NAMED_WEIGHTS` unless others are given.
 
     Raises:
         InputError: there are none of that name.
     """
-    prefix = SSLWeightsHandler.PREFIX
+    prefix, weights = SSLWeightsHandler.PREFIX, NAMED_WEIGHTS if weights is None else weights
     try:
         return weights[address.removeprefix(prefix)]
     except KeyError:

@@ -20,7 +20,8 @@ from ssl_backbones.data.dividing import with_labels_of
 from ssl_backbones.data.folders import find_splits
 from ssl_backbones.errors import InputError
 from ssl_backbones.studies.arms import parse_arms
-from ssl_backbones.studies.backbones import BackboneStudy, check_overrides, read_data
+from ssl_backbones.studies.backbones import SET_BY, BackboneStudy, read_data
+from ssl_backbones.studies.protocol_runs import refuse_set
 
 SMALL = (
     "train.max_iter=1",
@@ -91,10 +92,10 @@ def test_arms_that_are_none_are_refused(moco_file, words, message):
 
 
 def test_overrides_that_would_unpair_the_arms_are_refused():
-    check_overrides(["optimizer.lr=0.01", "train.max_iter=5"])
+    refuse_set(["optimizer.lr=0.01", "train.max_iter=5"], SET_BY)
     for word in ("train.seed=1", "train.paired_init=false", "train.init_checkpoint=a.pkl"):
         with pytest.raises(InputError, match="is set by"):
-            check_overrides([word])
+            refuse_set([word], SET_BY)
 
 
 def test_between_arms_of_a_seed_only_the_weights_differ(study):

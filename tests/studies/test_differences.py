@@ -86,7 +86,6 @@ def test_variances_are_taken_apart():
     (found,) = differences(["a", "b"], values + drawn[0], drawn + values, images=10**6)
     parts = found.variances
     assert (parts.images, parts.seeds, parts.both) == pytest.approx((1, 4, 2), rel=0.15)
-    assert parts.of_mean(4) == pytest.approx(parts.images + (parts.seeds + parts.both) / 4)
     half = parts.with_images(2)
     assert (half.images, half.seeds) == (parts.images / 2, parts.seeds)
 

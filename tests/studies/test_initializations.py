@@ -8,6 +8,7 @@ from ssl_backbones.errors import InputError
 from ssl_backbones.evaluation.metrics import write_metrics
 from ssl_backbones.studies.initializations import (
     FROZEN,
+    Expectation,
     other_differences,
     parse_expectation,
     read_results,
@@ -92,7 +93,7 @@ def test_tables_say_means_ties_outcomes_and_what_failed(study):
 def test_an_expectation_may_be_of_one_protocol(study):
     results = read_results([study])
     of_another = parse_expectation("frozen: good > bad")
-    assert (of_another.protocol, str(of_another)) == ("frozen", "frozen: good > bad")
+    assert of_another == Expectation("good", "bad", "frozen")
     assert tables(results, ["bbox/AP"], expectations=[of_another])[2].rows == []
     of_this = parse_expectation("finetuned:good>bad")
     assert len(tables(results, ["bbox/AP"], expectations=[of_this])[2].rows) == 1
