@@ -40,7 +40,7 @@ _FREEZE_AT = f"{_BOTTOM_UP}.freeze_at"
 _PAIRS, _TABLES, _PAGE = "pairs.csv", "comparison.md", "comparison.html"
 
 SET_BY = {
-    "train.seed": "--seeds",
+    "train.seed": "--seeds (--repeats of evaluate_backbone.py)",
     "train.init_checkpoint": "the arms",
     "train.output_dir": "--output",
     "train.paired_init": "the study: it is always true",
@@ -486,6 +486,7 @@ def _settled(
 
     from ..engine.config import DEFAULT_CONFIG, load_config
     from ..engine.recipe import fingerprint
+    from ..engine.schedule import check_batch
 
     cfg = load_config(config or DEFAULT_CONFIG)
     if OmegaConf.select(cfg, _FREEZE_AT) is None:
@@ -502,7 +503,11 @@ def _settled(
     elif any(not arm.source for arm in arms):
         words = [f"{_FREEZE_AT}=0"]
     words += overrides
-    return words, fingerprint(load_config(config or DEFAULT_CONFIG, words))[:12]
+    cfg = load_config(config or DEFAULT_CONFIG, words)
+    if any(word.startswith("dataloader.train.total_batch_size=") for word in overrides):
+        # Another one is chosen by each run, with a learning rate to go with it.
+        check_batch(cfg, 1)
+    return words, fingerprint(cfg)[:12]
 
 
 def labelled_percent(protocol: str) -> int:

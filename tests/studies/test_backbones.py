@@ -359,6 +359,7 @@ def test_what_no_cell_could_start_with_is_refused_at_once(run_tool, data, moco_f
     c4 = CHECKOUT / "projects/coco_c4/configs/moco_c4_1x.py"
     for more, message in (
         (["train.max_itr=3"], "max_itr"),
+        (["dataloader.train.total_batch_size=3"], "say train.scale_lr=linear"),
         (["--config-file", str(c4)], "whose backbone is an FPN"),
         (["--config-file", str(moco_file)], "does not"),
     ):
