@@ -247,7 +247,7 @@ class Loaded:
     @property
     def stride_in_1x1(self) -> bool:
         """Whether the strides are known to lie in the 1x1 convolutions of the bottlenecks."""
-        return (self.origin["input"] or {}).get("stride_in_1x1") is True
+        return self.backbone.family.traits(self.origin).get("stride_in_1x1", False)
 
     @cached_property
     def other_branch(self) -> Mapping[str, np.ndarray] | None:

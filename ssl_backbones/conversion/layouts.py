@@ -1659,23 +1659,27 @@ CONVNEXT_LAYOUTS = (
     ),
     *(
         Layout(
-            name=f"hugging-face-{version or 'convnext'}{'' if version else '-model'}",
+            name=f"hugging-face-{name}",
             selfsup="huggingface",
             methods=("ConvNextModel, ConvNextV2Model and their classifiers",),
             source="https://github.com/huggingface/transformers: models/convnext, models/convnextv2",
             container=(),
-            signature=(f"{version}{version and '.'}encoder.stages.3.layers.0.pwconv2",),
+            signature=(f"{prefix}encoder.stages.3.layers.0.pwconv2",),
             inside={"layernorm": _FINAL_NORM},
             drops={"classifier": _CLASSIFIER},
             **(
                 _CONVNEXT_ROW
                 | {
-                    "prefix": f"{version}{version and '.'}",
+                    "prefix": prefix,
                     "renames": HUGGING_FACE_CONVNEXT_NAMES,
                 }
             ),
         )
-        for version in ("convnext", "convnextv2", "")
+        for name, prefix in (
+            ("convnext", "convnext."),
+            ("convnextv2", "convnextv2."),
+            ("convnext-model", ""),
+        )
     ),
     Layout(
         name="hugging-face-dinov3-convnext",

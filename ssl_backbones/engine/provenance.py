@@ -10,6 +10,7 @@ from detectron2.modeling.backbone import ResNet
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..conversion.families import family_of
+from ..conversion.families.convnext import WIDTHS as CONVNEXT_WIDTHS
 from ..conversion.reading import provenance_of, read_checkpoint
 from ..errors import InputError, format_name
 from ..lazy import target_of
@@ -17,9 +18,6 @@ from ..modeling.architectures import WIDTHS
 from ..modeling.convnext import build_convnext
 from ..modeling.resnet import build_resnet
 from ..weights.resolution import resolve
-
-_CONVNEXT_WIDTHS = ("depths", "dims", "grn", "layer_scale", "in_channels")
-"""Of a ConvNeXt's architecture what the config's network must have alike."""
 
 _ORDER_READERS = ("dataloader.train.mapper.image_format", "dataloader.test.mapper.image_format")
 """What must say the order of `model.input_format` too."""
@@ -116,7 +114,7 @@ def _check_architecture(provenance: Mapping[str, Any], source: str, bottom_up: A
         )
     differing = {
         name: theirs[name]
-        for name in (*WIDTHS, *_CONVNEXT_WIDTHS)
+        for name in (*WIDTHS, *CONVNEXT_WIDTHS)
         if name in theirs and name in ours and theirs[name] != ours[name]
     }
     if not differing:
@@ -137,7 +135,7 @@ def _architecture(bottom_up: Any) -> dict[str, Any]:
         return {}
     if target_of(bottom_up) is build_convnext:
         defaults = inspect.signature(build_convnext).parameters
-        given = {name: bottom_up.get(name, defaults[name].default) for name in _CONVNEXT_WIDTHS}
+        given = {name: bottom_up.get(name, defaults[name].default) for name in CONVNEXT_WIDTHS}
         plain = {n: v if isinstance(v, bool | int) else list(v) for n, v in given.items()}
         return {"family": "convnext", **plain}
     if target_of(bottom_up) is build_resnet:

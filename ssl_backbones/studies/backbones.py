@@ -27,6 +27,8 @@ from .protocol_runs import as_typed, identity_of_source, refuse_set
 from .runner import DONE, check_settings, write_text
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from ..data.folders import Split
     from .comparison import Comparison
     from .differences import Variances
@@ -106,6 +108,7 @@ class BackboneStudy(CellStudy):
         slurm: options of `tools/train_net.py --slurm` for each cell; "" to run them here.
 
     Attributes:
+        cfg: of every run, with the overrides.
         found: what came out, once there is something to compare.
     """
 
@@ -141,7 +144,7 @@ class BackboneStudy(CellStudy):
 
             images = number_labelled(images, self.percent)
         label = FINETUNED if protocol == "recipe" else protocol
-        self.overrides, self.recipe = _settled(config, arms, protocol, overrides)
+        self.overrides, self.cfg = _settled(config, arms, protocol, overrides)
         whole = [Cell(arm.name, label, images, seed) for seed in range(seeds) for arm in arms]
         super().__init__(
             output,
@@ -154,12 +157,14 @@ class BackboneStudy(CellStudy):
         self.places = [{}] if slurm else _gpus()
 
     def settings(self) -> dict[str, Any]:
+        from ..engine.recipe import fingerprint
+
         return {
             "annotations": self.data.annotations,
             "protocol": self.protocol,
             "overrides": self.overrides,
             # A config may be edited between two starts.
-            "recipe": self.recipe,
+            "recipe": fingerprint(self.cfg)[:12],
         }
 
     def read(self) -> None:
@@ -274,7 +279,6 @@ class BackboneStudy(CellStudy):
     def _check_architectures(self, arms: Sequence[Arm]) -> None:
         """Refuse, before any cell, what one recipe cannot train."""
         from ..conversion.reading import provenance_of, read_checkpoint
-        from ..engine.config import DEFAULT_CONFIG, load_config
         from ..engine.provenance import check_provenance
 
         provenances = {
@@ -285,9 +289,8 @@ class BackboneStudy(CellStudy):
         if len(set(found.values())) > 1:
             told = ", ".join(f"{name} is a {architecture}" for name, architecture in found.items())
             raise InputError(f"one recipe trains one architecture, and {told}: compare equal ones")
-        cfg = load_config(self.config or DEFAULT_CONFIG, self.overrides)
-        for arm in arms:
-            check_provenance(provenances[arm.name], cfg)
+        for origin in provenances.values():
+            check_provenance(origin, self.cfg)
 
     def compare(self) -> int:
         """Say what came out, and write it as tables and as a page."""
@@ -374,11 +377,16 @@ class BackboneStudy(CellStudy):
             return max(0.0, float(row["seconds"]))
         return 0.0
 
-    def _hours(self, cells: int) -> float:
-        """Of so many cells by the mean of those that are done; 0 without one."""
+    def _hours_of_cell(self) -> float:
+        """The mean of those that are done; 0 without one."""
         self.rows = self.record.read()
         done = [self._seconds(name) for name, row in self.rows.items() if row["status"] == DONE]
-        return sum(done) / max(1, len(done)) * math.ceil(cells / self.jobs) / 3600
+        return sum(done) / max(1, len(done)) / 3600
+
+    def _hours(self, cells: int, of_cell: float | None = None) -> float:
+        """Of so many cells, by the time of one, which is looked up unless it is given."""
+        of_cell = self._hours_of_cell() if of_cell is None else of_cell
+        return of_cell * math.ceil(cells / self.jobs)
 
     def seeds_in(self, hours: float) -> int:
         """How many seeds fit, by the mean time of the cells that are done.
@@ -388,7 +396,8 @@ class BackboneStudy(CellStudy):
         """
         from .differences import FEWEST_SEEDS
 
-        fewest = self._hours(FEWEST_SEEDS * len(self.arms))
+        of_cell, arms = self._hours_of_cell(), len(self.arms)
+        fewest = self._hours(FEWEST_SEEDS * arms, of_cell)
         if not fewest:
             first = next(iter(self.cells))
             raise InputError(
@@ -401,7 +410,7 @@ class BackboneStudy(CellStudy):
                 f"{fewest:.1f} hours: give that, or fewer arms"
             )
         fitting = range(FEWEST_SEEDS, MOST_SEEDS + 1)
-        return max(seeds for seeds in fitting if self._hours(seeds * len(self.arms)) <= hours)
+        return max(seeds for seeds in fitting if self._hours(seeds * arms, of_cell) <= hours)
 
     def plan(self) -> list[str]:
         """What would run, how long it takes as far as a cell has been measured, and what it can show."""
@@ -411,11 +420,12 @@ class BackboneStudy(CellStudy):
         lines = [f"{name}{'' if name in missing else ': done'}" for name in self.cells]
         at_once = min(self.jobs, len(self.cells))
         words = f"{len(missing)} of {len(self.cells)} cells to run, {at_once} at once"
-        if missing and (hours := self._hours(len(missing))):
-            words += f": about {_time(hours)} by those that are done"
-        return [*lines, "", words, *self._resolutions()]
+        of_cell = self._hours_of_cell()
+        if missing and of_cell:
+            words += f": about {_time(self._hours(len(missing), of_cell))} by those that are done"
+        return [*lines, "", words, *self._resolutions(of_cell)]
 
-    def _resolutions(self) -> list[str]:
+    def _resolutions(self, of_cell: float) -> list[str]:
         """What difference is shown in four of five such studies, of this and of other numbers of seeds."""
         from .differences import FEWEST_IMAGES, FEWEST_SEEDS, resolution
 
@@ -434,7 +444,7 @@ class BackboneStudy(CellStudy):
         ]
         for seeds in sorted({3, 5, 10, self.seeds}):
             points = resolution(arms, seeds, images_here, variances)
-            hours = self._hours(seeds * arms)
+            hours = self._hours(seeds * arms, of_cell)
             takes = f", {_time(hours)}" if hours else ""
             this = " (this study)" if seeds == self.seeds else ""
             lines.append(f"  {seeds} seeds: {points:.1f} points{takes}{this}")
@@ -476,8 +486,8 @@ class BackboneStudy(CellStudy):
 
 def _settled(
     config: str, arms: Sequence[Arm], protocol: str, overrides: Sequence[str]
-) -> tuple[list[str], str]:
-    """Every run's overrides, the protocol's before the user's, and a hash of what its config then says.
+) -> tuple[list[str], DictConfig]:
+    """Every run's overrides, the protocol's before the user's, and its config with them.
 
     Raises:
         InputError: the config does not load, an override is wrong, or the backbone is no FPN's.
@@ -485,7 +495,6 @@ def _settled(
     from omegaconf import OmegaConf
 
     from ..engine.config import DEFAULT_CONFIG, load_config
-    from ..engine.recipe import fingerprint
     from ..engine.schedule import check_batch
 
     cfg = load_config(config or DEFAULT_CONFIG)
@@ -507,7 +516,7 @@ def _settled(
     if any(word.startswith("dataloader.train.total_batch_size=") for word in overrides):
         # Another one is chosen by each run, with a learning rate to go with it.
         check_batch(cfg, 1)
-    return words, fingerprint(cfg)[:12]
+    return words, cfg
 
 
 def labelled_percent(protocol: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from narrow_resnet import trained
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from ssl_backbones.conversion.families import RESNET
+from ssl_backbones.conversion.families import FAMILIES, RESNET
 from ssl_backbones.conversion.families.resnet import torchvision_network
 from ssl_backbones.conversion.proof import prove
 from ssl_backbones.errors import InputError
@@ -221,3 +223,12 @@ def test_dead_and_exploded_networks_are_refused(source_tensors, scale):
     converted = {detectron2_name(name): array for name, array in source.items()}
     with pytest.raises(InputError, match="the training went wrong"):
         prove(source, converted, RESNET50)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
+@pytest.mark.parametrize("module", ["detectron2.modeling", "the network of the source"])
+def test_what_a_proof_needs_and_is_not_there_is_one_line(family, module, monkeypatch):
+    own = {"resnet": "torchvision", "convnext": "timm"}[family.name]
+    monkeypatch.setitem(sys.modules, module if "." in module else own, None)
+    with pytest.raises(InputError, match=r"cannot be proved without PyTorch, .*\(--no-verify\)"):
+        prove({}, {}, RESNET50, family=family)

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...modeling.architectures import misfits
-from .family import Family, Features, Shapes, Tensors, Traits, Wrong, changed_in, for_torch
+from .family import Family, Features, Shapes, Tensors, Traits, Wrong, changed_in, in_torch
 
 if TYPE_CHECKING:
     import torch
 
 NORM_EPS = 1e-6
 """Of every layer norm of a ConvNeXt, in all of the projects' own code."""
+
+WIDTHS = ("depths", "dims", "grn", "layer_scale", "in_channels")
+"""What tells one ConvNeXt from another; arguments of `modeling.convnext.build_convnext` as well."""
 
 _SIZES = ((64, 64), (96, 64), (75, 110))
 """Of the images of a proof, in pixels: the last is no multiple of any stride."""
@@ -178,10 +181,7 @@ class ConvNeXtFamily(Family):
         return name.removeprefix("convnext.")
 
     def config_line(self, architecture: Mapping[str, object]) -> str:
-        given = {key: architecture[key] for key in ("depths", "dims", "grn", "layer_scale")}
-        if "in_channels" in architecture:
-            given["in_channels"] = architecture["in_channels"]
-        words = ", ".join(f"{key}={value}" for key, value in given.items())
+        words = ", ".join(f"{key}={architecture[key]}" for key in WIDTHS if key in architecture)
         return (
             f"model.backbone.bottom_up = L(build_convnext)({words}, freeze_at=0, "
             'out_features=["res2", "res3", "res4", "res5"])'
@@ -191,6 +191,7 @@ class ConvNeXtFamily(Family):
         return {}
 
     def import_networks(self) -> None:
+        import detectron2.modeling  # noqa: F401
         import timm  # noqa: F401
 
     def expected(
@@ -201,7 +202,7 @@ class ConvNeXtFamily(Family):
         expected = {}
         for precision in self.tolerances:
             dtype = getattr(torch, precision)
-            state = {n: torch.from_numpy(for_torch(a)).to(dtype) for n, a in tensors.items()}
+            state = in_torch(tensors, dtype)
             expected[precision] = {
                 f"{stage}, {size}": values.numpy()
                 for size, image in _images(architecture.in_channels, dtype)
@@ -212,22 +213,15 @@ class ConvNeXtFamily(Family):
     def network(self, architecture: ConvNeXt, traits: Traits) -> Any:
         from ...modeling.convnext import build_convnext
 
-        return build_convnext(
-            depths=architecture.depths,
-            dims=architecture.dims,
-            grn=architecture.grn,
-            layer_scale=architecture.layer_scale,
-            in_channels=architecture.in_channels,
-            # Those of a detector are new, and none of the pretraining's.
-            output_norm=False,
-        ).eval()
+        widths = {name: getattr(architecture, name) for name in WIDTHS}
+        # The outputs' norms of a detector are new, and none of the pretraining's.
+        return build_convnext(**widths, output_norm=False).eval()
 
     def features(self, network: Any, tensors: Tensors, precision: str) -> Features:
         import torch
 
         dtype = getattr(torch, precision)
-        state = {n: torch.from_numpy(for_torch(a)).to(dtype) for n, a in tensors.items()}
-        network.load_state_dict(state, strict=True, assign=True)
+        network.load_state_dict(in_torch(tensors, dtype), strict=True, assign=True)
         channels = tensors[self.stem].shape[1]
         with torch.inference_mode():
             return {

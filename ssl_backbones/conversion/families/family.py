@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 Tensors = Mapping[str, np.ndarray]
 Features = Mapping[str, np.ndarray]
@@ -152,6 +155,9 @@ def changed_in(tensors: Tensors, changes: Tensors) -> Tensors | None:
     return {**tensors, **changes}
 
 
-def for_torch(array: np.ndarray) -> np.ndarray:
-    """Aligned and writeable, as torch wants it: a copy only of what the file holds otherwise."""
-    return np.require(array, requirements="CAW")
+def in_torch(tensors: Tensors, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The same as torch's, of another type; copied is only what the file holds unaligned or read-only."""
+    import torch
+
+    arrays = {name: np.require(array, requirements="CAW") for name, array in tensors.items()}
+    return {name: torch.from_numpy(array).to(dtype) for name, array in arrays.items()}

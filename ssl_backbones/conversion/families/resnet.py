@@ -16,7 +16,7 @@ import numpy as np
 
 from ...modeling import architectures
 from ...modeling.architectures import Architecture
-from .family import Family, Features, Shapes, Tensors, Traits, Wrong, changed_in, for_torch
+from .family import Family, Features, Shapes, Tensors, Traits, Wrong, changed_in, in_torch
 
 _INPUT_SIZE = (65, 98)  # odd and even sides: both roundings of a stride occur
 _TORCHVISION_STAGES = {"res2": "layer1", "res3": "layer2", "res4": "layer3", "res5": "layer4"}
@@ -62,6 +62,7 @@ class ResNetFamily(Family):
         return {"stride_in_1x1": (origin["input"] or {}).get("stride_in_1x1") is True}
 
     def import_networks(self) -> None:
+        import detectron2.modeling  # noqa: F401
         import torchvision  # noqa: F401
 
     def expected(
@@ -169,7 +170,7 @@ def _run(network, tensors: Tensors, precision: str, *, other_kernels: bool = Fal
     import torch
 
     dtype = getattr(torch, precision)
-    state = {name: torch.from_numpy(for_torch(array)).to(dtype) for name, array in tensors.items()}
+    state = in_torch(tensors, dtype)
     counters = [name for name in network.state_dict() if name.endswith("num_batches_tracked")]
     state |= {name: torch.tensor(0) for name in counters}
     network.load_state_dict(state, strict=True, assign=True)
