@@ -178,7 +178,7 @@ def convert(
         format=to,
         container=checkpoint.container,
         provenance=origin,
-        kept={key: family.to_detectron2(name) for name, key in backbone.sources.items()},
+        kept={key: family.to_detectron2(name) for key, name in backbone.kept.items()},
         dropped=backbone.dropped,
         unknown=backbone.unknown,
         foreign=checkpoint.foreign,

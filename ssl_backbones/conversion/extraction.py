@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
@@ -32,7 +33,9 @@ class Backbone:
 
     Attributes:
         tensors: the family's name to float32 array, in the architecture's order.
-        sources: the family's name to the key in the file.
+        sources: the family's name to the key in the file, or to its first of several; what no file holds and
+            the family adds has none.
+        parts: every other key that one of the tensors is made of, to the family's name.
         dropped: key in the file to the reason why it is left out.
         unknown: keys outside the backbone that the layout does not mention; left out as well.
     """
@@ -43,6 +46,12 @@ class Backbone:
     sources: Mapping[str, str]
     dropped: Mapping[str, str]
     unknown: tuple[str, ...]
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """Key in the file to the family's name."""
+        return {key: name for name, key in self.sources.items()} | dict(self.parts)
 
 
 class NotThere(InputError):
@@ -57,8 +66,11 @@ class NotThere(InputError):
         self.what = what
 
 
-def extract(found: Identified) -> Backbone:
+def extract(found: Identified, known: Mapping[str, object] = MappingProxyType({})) -> Backbone:
     """The backbone of an identified file.
+
+    Args:
+        known: what is said of the network beside the file, which goes before what its layout says.
 
     Raises:
         NotThere: no ResNet, a variant that Detectron2 does not have, or tensors that are missing,
@@ -74,9 +86,13 @@ def extract(found: Identified) -> Backbone:
     for name, key in list(sources.items()):
         own, values_of = family.plain(name, found.state_dict[key])
         values[own], sources[own] = values_of, sources.pop(name)
+    values, merged = family.merged(values)
+    first = {name: sources[names[0]] for name, names in merged.items()}
+    parts = {sources[part]: name for name, names in merged.items() for part in names[1:]}
+    sources |= first
     try:
         architecture, problems = family.closest(
-            {name: _shape(value) for name, value in values.items()}
+            {name: _shape(value) for name, value in values.items()}, {**found.network, **known}
         )
     except InputError as error:
         raise NotThere(str(error)) from error
@@ -85,8 +101,8 @@ def extract(found: Identified) -> Backbone:
     if problems := dict(_faulty_values(values)):
         raise InputError("".join(_faulty(architecture, problems, sources)))
     tensors = {name: _as_float32(values[name]) for name in architecture.shapes}
-    kept = {name: sources[name] for name in tensors}
-    return Backbone(family, architecture, tensors, kept, dropped, unknown)
+    kept = {name: sources[name] for name in tensors if name in sources}
+    return Backbone(family, architecture, tensors, kept, dropped, unknown, parts)
 
 
 def _sort_keys(found: Identified) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
@@ -362,9 +378,13 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
             "or a converted file, or leave --from-detector out"
         )
     model = {key: value for key, value in _model(content).items() if isinstance(key, str)}
+    recorded = provenance_of(checkpoint)
+    known = recorded.get("architecture")
     beside = () if "model" not in content else (str(key) for key in content if key != "model")
     found = _Detector(
-        layout=replace(DETECTRON2, family=family.name),
+        layout=replace(
+            DETECTRON2, family=family.name, network=known if isinstance(known, Mapping) else {}
+        ),
         method=DETECTRON2.selfsup,
         branch=None,
         prefix=_prefix(model, family),
@@ -378,7 +398,6 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
     left = {key: f"outside the {family.title}" if key in model else "beside the model"
             for key in backbone.unknown}  # fmt: skip
     backbone = replace(backbone, dropped={**backbone.dropped, **left}, unknown=())
-    recorded = provenance_of(checkpoint)
     origin = {
         "method": format_name(recorded.get("method", DETECTRON2.selfsup)),
         "layout": DETECTRON2.name,

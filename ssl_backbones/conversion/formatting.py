@@ -65,7 +65,7 @@ def format_proof(found: Proof) -> Table:
 
 def format_next_step(report: ConversionReport) -> str:
     """What to do with a result, as a line that follows "next: "."""
-    from .families import family_of
+    from .families import RESNET, family_of
 
     path = report.destination
     known = report.provenance["input"] or {}
@@ -89,8 +89,12 @@ def format_next_step(report: ConversionReport) -> str:
         return f"in a config: backbone=dict({style}{init})"
     config = _CONFIGS.get(report.provenance["method"], _CONFIGS["moco"])
     step = f"tools/train_net.py --config-file {config} train.init_checkpoint={shlex.quote(path)}"
-    if architecture["name"] != "resnet50":
-        step += f"\nwith, in the config: {family_of(architecture).config_line(architecture)}"
+    family = family_of(architecture)
+    if family is not RESNET:
+        step += "".join(f" {shlex.quote(one)}" for one in family.overrides(architecture))
+        step += f"\nor, in a config of your own: {family.config_line(architecture)}"
+    elif architecture["name"] != "resnet50":
+        step += f"\nwith, in the config: {family.config_line(architecture)}"
     if any(known.get(field, usual) != usual for field, usual in IMAGENET_INPUT.items()):
         step += "\nand the overrides that it asks for, for the recipe's input is another"
     return step

@@ -78,6 +78,11 @@ class Identified:
     def family(self) -> Family:
         return FAMILIES[self.layout.family]
 
+    @property
+    def network(self) -> Mapping[str, object]:
+        """What the layout says of the network that no tensor shows."""
+        return self.layout.networks.get(self.method, self.layout.network)
+
     def name_of(self, key: str) -> str | None:
         """The family's name for the tensor of this key; None outside the network."""
         plain = self.plain(key)
@@ -266,8 +271,8 @@ def _refuse_other_networks(names: Iterable[str]) -> None:
         for name in names:
             if covers(pattern, name):
                 raise InputError(
-                    f"holds {network} ({format_name(name)}), not a ResNet that Detectron2 has; give a "
-                    "file that was pretrained with a plain ResNet or ResNeXt"
+                    f"holds {network} ({format_name(name)}), of a kind that is not converted; give a file "
+                    "that was pretrained with a plain ResNet, ResNeXt, ConvNeXt or ViT"
                 )
 
 

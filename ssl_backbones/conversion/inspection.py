@@ -64,7 +64,7 @@ class Inspection:
             loaded = {
                 **self.loaded.origin,
                 "architecture": backbone.architecture.to_dict(),
-                "kept": {key: name for name, key in backbone.sources.items()},
+                "kept": backbone.kept,
                 "dropped": dict(backbone.dropped),
                 "unknown": list(backbone.unknown),
             }

@@ -71,6 +71,8 @@ class Layout:
         beside: entries of the file beside the state dict, each with the reason to leave it out.
         input: how the network wants its images, as the provenance says it.
         inputs: another `input`, by the name that the command line asked for.
+        network: what its code says of the network and no tensor shows, such as the heads of a ViT.
+        networks: another `network`, by the name that the command line asked for.
         also: other names that the command line takes for it.
         traps: what goes wrong in conversions that know less.
         inferred: what of this row was concluded and not read; empty where all was read.
@@ -97,6 +99,8 @@ class Layout:
     beside: Mapping[str, str] = field(default_factory=lambda: TRAINING)
     input: Mapping[str, object] = field(default_factory=lambda: IMAGENET_INPUT)
     inputs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    network: Mapping[str, object] = field(default_factory=dict)
+    networks: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     traps: tuple[str, ...] = ()
     inferred: str = ""
@@ -402,7 +406,7 @@ LAYOUTS = (
         other=Network("momentum", ("state_dict",), "momentum_encoder."),
         inside={"fc": _PROJECTOR},
         drops={"predictor": _PREDICTOR},
-        traps=(_MOMENTUM_TRAP, "Vision Transformers come in the same container: refused"),
+        traps=(_MOMENTUM_TRAP, "Vision Transformers come in the same container"),
     ),
     Layout(
         name="resim",
@@ -573,7 +577,7 @@ LAYOUTS = (
         inside={"fc": _UNUSED},
         drops={"head": _HEAD},
         beside=TRAINING | {"dino_loss": "state of the loss"},
-        traps=("the published evaluation uses the teacher", "ViT and XCiT come likewise: refused"),
+        traps=("the published evaluation uses the teacher", "ViT and XCiT come likewise"),
     ),
     Layout(
         name="barlowtwins-training",
@@ -1693,6 +1697,407 @@ CONVNEXT_LAYOUTS = (
     ),
 )
 LAYOUTS += CONVNEXT_LAYOUTS
+
+_QKV_NAMES: Renames = (
+    ("blocks.*.attn.q_bias", "blocks.*.attn.q.bias"),
+    ("blocks.*.attn.v_bias", "blocks.*.attn.v.bias"),
+    ("blocks.*.gamma_1", "blocks.*.ls1.gamma"),
+    ("blocks.*.gamma_2", "blocks.*.ls2.gamma"),
+)
+"""timm's of an EVA, as it has DINOv3's networks."""
+
+DINO_VIT_NAMES: Renames = (
+    ("register_tokens", "reg_token"),
+    ("storage_tokens", "reg_token"),
+    # DINOv2's giant has its gate packed, DINOv3's networks have it apart.
+    ("blocks.*.mlp.w12", "blocks.*.mlp.fc1"),
+    ("blocks.*.*.mlp.w12", "blocks.*.*.mlp.fc1"),
+    ("blocks.*.mlp.w1", "blocks.*.mlp.fc1_g"),
+    ("blocks.*.mlp.w2", "blocks.*.mlp.fc1_x"),
+    ("blocks.*.mlp.w3", "blocks.*.mlp.fc2"),
+    ("blocks.*.*.mlp.w3", "blocks.*.*.mlp.fc2"),
+)
+
+HUGGING_FACE_VIT_NAMES: Renames = (
+    ("embeddings.cls_token", "cls_token"),
+    ("embeddings.position_embeddings", "pos_embed"),
+    ("embeddings.register_tokens", "reg_token"),
+    ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
+    ("encoder.layer", "blocks"),
+    ("blocks.*.layernorm_before", "blocks.*.norm1"),
+    ("blocks.*.layernorm_after", "blocks.*.norm2"),
+    ("blocks.*.attention.attention.query", "blocks.*.attn.q"),
+    ("blocks.*.attention.attention.key", "blocks.*.attn.k"),
+    ("blocks.*.attention.attention.value", "blocks.*.attn.v"),
+    ("blocks.*.attention.output.dense", "blocks.*.attn.proj"),
+    ("blocks.*.intermediate.dense", "blocks.*.mlp.fc1"),
+    ("blocks.*.output.dense", "blocks.*.mlp.fc2"),
+    ("blocks.*.mlp.weights_in", "blocks.*.mlp.fc1"),
+    ("blocks.*.mlp.weights_out", "blocks.*.mlp.fc2"),
+    ("blocks.*.layer_scale1.lambda1", "blocks.*.ls1.gamma"),
+    ("blocks.*.layer_scale2.lambda1", "blocks.*.ls2.gamma"),
+    ("layernorm", "norm"),
+)
+
+HUGGING_FACE_DINOV3_VIT_NAMES: Renames = (
+    ("embeddings.cls_token", "cls_token"),
+    ("embeddings.register_tokens", "reg_token"),
+    ("embeddings.patch_embeddings", "patch_embed.proj"),
+    ("model.layer", "blocks"),
+    ("layer", "blocks"),
+    ("blocks.*.attention.q_proj", "blocks.*.attn.q"),
+    ("blocks.*.attention.k_proj", "blocks.*.attn.k"),
+    ("blocks.*.attention.v_proj", "blocks.*.attn.v"),
+    ("blocks.*.attention.o_proj", "blocks.*.attn.proj"),
+    ("blocks.*.layer_scale1.lambda1", "blocks.*.ls1.gamma"),
+    ("blocks.*.layer_scale2.lambda1", "blocks.*.ls2.gamma"),
+    ("blocks.*.mlp.gate_proj", "blocks.*.mlp.fc1_g"),
+    ("blocks.*.mlp.up_proj", "blocks.*.mlp.fc1_x"),
+    ("blocks.*.mlp.down_proj", "blocks.*.mlp.fc2"),
+)
+
+_MASK_TOKEN = "mask token of the pretraining"
+_DINO_POSITIONS = {"interpolate_offset": 0.1, "interpolate_antialias": False}
+_PLAIN_POSITIONS = {"interpolate_offset": 0.0, "interpolate_antialias": False}
+_SMOOTH_POSITIONS = {"interpolate_offset": 0.0, "interpolate_antialias": True}
+"""How positions are brought to another size of image; by the projects' `interpolate_pos_encoding`."""
+_VIT_ROW = {
+    "family": "vit",
+    "prefix": "",
+    "container": (),
+    "input": IMAGES,
+    "closed": True,
+    "network": {"norm_eps": 1e-6, **_DINO_POSITIONS},
+}
+_VIT = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks")
+_HEADLESS = {"mask_token": _MASK_TOKEN, "masked_embed": _MASK_TOKEN}
+_DINO_PROJECT = "https://github.com/facebookresearch/dino: vision_transformer.py, main_dino.py"
+_IBOT = "https://github.com/bytedance/ibot: models/vision_transformer.py, main_ibot.py"
+_MOCO_V3 = "https://github.com/facebookresearch/moco-v3: vits.py, moco/builder.py, main_moco.py"
+_MAE = "https://github.com/facebookresearch/mae: models_mae.py, models_vit.py, util/"
+_DINOV2 = "https://github.com/facebookresearch/dinov2: dinov2/models/vision_transformer.py, hub/"
+_DINOV3_VIT = (
+    "https://github.com/facebookresearch/dinov3: dinov3/models/vision_transformer.py, hub/"
+)
+_TRANSFORMERS = "https://github.com/huggingface/transformers: models/"
+_MOCO_V3_ROW = _VIT_ROW | {
+    "selfsup": "mocov3",
+    "methods": ("MoCo v3",),
+    "source": _MOCO_V3,
+    "container": ("state_dict",),
+    "network": {"norm_eps": 1e-6, "num_heads": 12, **_PLAIN_POSITIONS},
+    "inside": {"head": _PROJECTOR},
+    "drops": {"predictor": _PREDICTOR},
+    "traps": ("its ViT-S has 12 heads, all others' 6, and no tensor shows it",),
+    "inferred": "how positions are interpolated: it trains and tests at one size, with fixed sines",
+}
+_DINOV2_ROW = _VIT_ROW | {
+    "selfsup": "dinov2",
+    "methods": ("DINOv2", "what lightly-train exports of it"),
+    "source": _DINOV2,
+    "renames": DINO_VIT_NAMES,
+    "inside": {"mask_token": _MASK_TOKEN},
+    "traps": ("the hub interpolates positions otherwise where there are registers",),
+}
+_REGISTERS = {"norm_eps": 1e-6, **_SMOOTH_POSITIONS}
+_DINOV3_ROW = _VIT_ROW | {
+    "selfsup": "dinov3",
+    "methods": ("DINOv3", "what lightly-train exports of it"),
+    "source": _DINOV3_VIT,
+    "renames": DINO_VIT_NAMES,
+    "network": {"norm_eps": 1e-5},
+    "inside": {
+        "mask_token": _MASK_TOKEN,
+        "cls_norm": "norm of the class token alone",
+        "local_cls_norm": "norm of the class token alone",
+    },
+    "traps": ("the bias of keys is masked to 0", "the norms' eps is 1e-5, unlike all others'"),
+}
+_META_HEADS = {"dino_head": _PROJECTOR, "ibot_head": _PROJECTOR, "gram_backbone": _STATE}
+_ASSUMED_VIT = {"norm_eps": 1e-6, **_SMOOTH_POSITIONS, "assumed": ["num_heads"]}
+VIT_LAYOUTS = (
+    Layout(
+        name="dino-vit",
+        selfsup="dino",
+        methods=("DINO", "iBOT", "any in timm's names without a head"),
+        source=f"{_DINO_PROJECT}, hubconf.py",
+        signature=_VIT,
+        absent=("head", "fc_norm", "reg_token", "register_tokens", "**.ls1", "decoder_embed"),
+        inside=_HEADLESS,
+        also=("ibot", "timm", "mae"),
+        networks={
+            "timm": _ASSUMED_VIT,
+            "mae": {"norm_eps": 1e-6, **_PLAIN_POSITIONS},
+            "ibot": _VIT_ROW["network"],
+        },
+        traps=("timm's files without a head and MAE's have the same names: --selfsup says which",),
+        **(_VIT_ROW | {"network": {**_VIT_ROW["network"], "assumed": sorted(_DINO_POSITIONS)}}),
+    ),
+    Layout(
+        name="dino-vit-training",
+        selfsup="dino",
+        methods=("DINO",),
+        source=_DINO_PROJECT,
+        signature=("backbone.cls_token", "backbone.pos_embed", "backbone.blocks"),
+        entries=("student",),
+        no_entries=("ibot_loss",),
+        branch="teacher",
+        other=Network("student", ("student",), "backbone."),
+        inside=_HEADLESS,
+        drops={"head": _HEAD},
+        beside=TRAINING | {"dino_loss": "state of the loss"},
+        traps=("the published evaluation uses the teacher",),
+        **(_VIT_ROW | {"container": ("teacher",), "prefix": "backbone."}),
+    ),
+    Layout(
+        name="ibot-training",
+        selfsup="ibot",
+        methods=("iBOT",),
+        source=_IBOT,
+        signature=("backbone.cls_token", "backbone.pos_embed", "backbone.blocks"),
+        entries=("student", "ibot_loss"),
+        branch="teacher",
+        other=Network("student", ("student",), "backbone."),
+        inside=_HEADLESS,
+        drops={"head": _HEAD},
+        beside=TRAINING | {"ibot_loss": "state of the loss"},
+        **(_VIT_ROW | {"container": ("teacher",), "prefix": "backbone."}),
+    ),
+    Layout(
+        name="ibot",
+        selfsup="ibot",
+        methods=("iBOT",),
+        source=f"{_IBOT}, extract_backbone_weights.py",
+        signature=_VIT,
+        inside=_HEADLESS,
+        **(_VIT_ROW | {"container": ("state_dict",)}),
+    ),
+    Layout(
+        name="moco-v3-vit",
+        signature=("base_encoder.cls_token", "base_encoder.blocks", "momentum_encoder"),
+        branch="online",
+        other=Network("momentum", ("state_dict",), "momentum_encoder."),
+        **(_MOCO_V3_ROW | {"prefix": "base_encoder."}),
+    ),
+    Layout(
+        name="moco-v3-vit-head",
+        signature=(*_VIT, "head"),
+        entries=("arch",),
+        **(_MOCO_V3_ROW | {"inside": {"head": _CLASSIFIER}}),
+    ),
+    Layout(
+        name="mae",
+        selfsup="mae",
+        methods=("MAE", "MAE, fine-tuned"),
+        source=_MAE,
+        signature=_VIT,
+        absent=("**.ls1", "reg_token"),
+        inside={"head": _CLASSIFIER, "fc_norm": _FINAL_NORM, "mask_token": _MASK_TOKEN},
+        drops={
+            name: "decoder of the pretraining"
+            for name in (
+                *("decoder_embed", "decoder_pos_embed", "decoder_blocks"),
+                *("decoder_norm", "decoder_pred"),
+            )
+        },
+        traps=("ViT-H has 16 heads of 80 channels", "its positions are fixed sines"),
+        **(_VIT_ROW | {"container": ("model",), "network": {"norm_eps": 1e-6, **_PLAIN_POSITIONS}}),
+    ),
+    Layout(
+        name="dinov2",
+        signature=("pos_embed", "mask_token", "**.ls1.gamma", "patch_embed.proj.weight"),
+        absent=("register_tokens", "reg_token"),
+        **_DINOV2_ROW,
+    ),
+    Layout(
+        name="dinov2-reg",
+        signature=("pos_embed", "mask_token", "register_tokens", "**.ls1.gamma"),
+        **(_DINOV2_ROW | {"network": _REGISTERS}),
+    ),
+    *(
+        Layout(
+            name=f"dinov2{registers}-{suffix}",
+            signature=(
+                f"{prefix}backbone.pos_embed",
+                f"{prefix}backbone.blocks",
+                f"{prefix}dino_head",
+                *((f"{prefix}backbone.register_tokens",) if registers else ()),
+            ),
+            absent=() if registers else (f"{prefix}backbone.register_tokens",),
+            drops={
+                f"{one}{head}": reason
+                for one in ("", "teacher.", "student.")
+                for head, reason in _META_HEADS.items()
+            }
+            | {"dino_loss": _STATE, "ibot_patch_loss": _STATE, "koleo_loss": _STATE},
+            **(
+                _DINOV2_ROW
+                | {
+                    "container": (container,),
+                    "prefix": f"{prefix}backbone.",
+                    "network": _REGISTERS if registers else _VIT_ROW["network"],
+                }
+                | (
+                    {
+                        "branch": "teacher",
+                        "other": Network("student", ("model",), "student.backbone."),
+                    }
+                    if prefix
+                    else {}
+                )
+            ),
+        )
+        for registers in ("", "-reg")
+        for suffix, container, prefix in (
+            ("training", "model", "teacher."),
+            ("teacher", "teacher", ""),
+        )
+    ),
+    Layout(
+        name="dinov3-vit",
+        signature=("cls_token", "rope_embed.periods", "patch_embed.proj.weight", "blocks"),
+        absent=("head",),
+        **_DINOV3_ROW,
+    ),
+    Layout(
+        name="dinov3-vit-training",
+        signature=("backbone.rope_embed.periods", "backbone.blocks", "dino_head"),
+        drops=_META_HEADS,
+        **(_DINOV3_ROW | {"container": ("teacher",), "prefix": "backbone."}),
+    ),
+    Layout(
+        name="lightly-train-vit",
+        selfsup="lightly_train",
+        methods=("DINOv2 of lightly-train",),
+        source=f"{_LIGHTLY_TRAIN}_models/dinov2_vit/dinov2_vit.py, _methods/dinov2/dinov2.py",
+        signature=("teacher_embedding_model.wrapped_model._model.pos_embed",),
+        branch="teacher",
+        other=Network("student", ("state_dict",), "student_embedding_model.wrapped_model._model."),
+        inside={"mask_token": _MASK_TOKEN},
+        drops=_LIGHTLY_TRAIN_ROW["drops"]
+        | {"teacher_head": _MOMENTUM_HEAD, "student_head": _PROJECTOR},
+        beside=_LIGHTLY_TRAIN_ROW["beside"],
+        **(
+            _VIT_ROW
+            | {
+                "container": ("state_dict",),
+                "prefix": "teacher_embedding_model.wrapped_model._model.",
+                "renames": DINO_VIT_NAMES,
+                "closed": False,
+                "network": {
+                    **_VIT_ROW["network"],
+                    "assumed": ["interpolate_antialias", "interpolate_offset"],
+                },
+            }
+        ),
+    ),
+    *(
+        Layout(
+            name=name,
+            selfsup="timm",
+            methods=(methods,),
+            source="https://github.com/huggingface/pytorch-image-models: timm/models/vision_transformer.py",
+            signature=("cls_token", "pos_embed", "patch_embed.proj.weight", tells),
+            absent=("mask_token", "register_tokens", "decoder_embed", *absent),
+            inside={"head": _CLASSIFIER, "fc_norm": _FINAL_NORM},
+            **(_VIT_ROW | {"network": _ASSUMED_VIT}),
+        )
+        for name, methods, tells, absent in (
+            ("timm-vit", "supervised ViTs in timm's form", "head", ()),
+            ("timm-dinov2", "DINOv2 in timm's form", "blocks.0.ls1.gamma", ("head",)),
+        )
+    ),
+    Layout(
+        name="timm-dinov3-vit",
+        selfsup="timm",
+        methods=("DINOv3 in timm's form",),
+        source="https://github.com/huggingface/pytorch-image-models: timm/models/eva.py",
+        signature=("cls_token", "reg_token", "blocks.0.gamma_1", "blocks.0.attn.qkv.weight"),
+        absent=("pos_embed",),
+        inside={"head": _CLASSIFIER},
+        traps=("names without _qkvb lack the biases of queries and values: up to 0.30 off",),
+        **(
+            _VIT_ROW
+            | {"renames": _QKV_NAMES, "network": {"norm_eps": 1e-5, "assumed": ["rope_periods"]}}
+        ),
+    ),
+    *(
+        Layout(
+            name=f"hugging-face-vit{name}",
+            selfsup="huggingface",
+            methods=("ViTModel, ViTMAEModel and their classifiers; DINO, MAE and MSN in them",),
+            source=f"{_TRANSFORMERS}vit, vit_mae",
+            signature=(
+                f"{prefix}embeddings.position_embeddings",
+                f"{prefix}encoder.layer.0.attention.attention.query",
+                f"{prefix}encoder.layer.0.layernorm_before",
+            ),
+            inside={"pooler": _CLASSIFIER, "embeddings.mask_token": _MASK_TOKEN},
+            drops={"classifier": _CLASSIFIER, "decoder": "decoder of the pretraining"},
+            traps=("its norms have an eps of 1e-12 unless the config.json beside it says another",),
+            **(
+                _VIT_ROW
+                | {
+                    "prefix": prefix,
+                    "renames": HUGGING_FACE_VIT_NAMES,
+                    "network": {
+                        "norm_eps": 1e-12,
+                        **_PLAIN_POSITIONS,
+                        "assumed": ["norm_eps", "num_heads"],
+                    },
+                }
+            ),
+        )
+        for name, prefix in (("", ""), ("-head", "vit."))
+    ),
+    *(
+        Layout(
+            name=f"hugging-face-dinov2{name}",
+            selfsup="huggingface",
+            methods=("Dinov2Model, Dinov2WithRegistersModel and their classifiers",),
+            source=f"{_TRANSFORMERS}dinov2, dinov2_with_registers",
+            signature=(
+                f"{prefix}embeddings.position_embeddings",
+                f"{prefix}encoder.layer.0.layer_scale1.lambda1",
+                *((f"{prefix}embeddings.register_tokens",) if registers else ()),
+            ),
+            absent=() if registers else (f"{prefix}embeddings.register_tokens",),
+            inside={"embeddings.mask_token": _MASK_TOKEN},
+            drops={"classifier": _CLASSIFIER},
+            **(
+                _VIT_ROW
+                | {
+                    "prefix": prefix,
+                    "renames": HUGGING_FACE_VIT_NAMES,
+                    "network": _REGISTERS if registers else {"norm_eps": 1e-6, **_PLAIN_POSITIONS},
+                }
+            ),
+        )
+        for name, prefix, registers in (
+            ("", "", False),
+            ("-head", "dinov2.", False),
+            ("-reg", "", True),
+            ("-reg-head", "dinov2_with_registers.", True),
+        )
+    ),
+    Layout(
+        name="hugging-face-dinov3-vit",
+        selfsup="huggingface",
+        methods=("DINOv3ViTModel",),
+        source=f"{_TRANSFORMERS}dinov3_vit",
+        signature=("embeddings.patch_embeddings.weight", "embeddings.register_tokens", "norm"),
+        absent=("embeddings.position_embeddings",),
+        inside={"embeddings.mask_token": _MASK_TOKEN},
+        **(
+            _VIT_ROW
+            | {
+                "renames": HUGGING_FACE_DINOV3_VIT_NAMES,
+                "network": {"norm_eps": 1e-5, "assumed": ["rope_periods"]},
+            }
+        ),
+    ),
+)
+LAYOUTS += VIT_LAYOUTS
 
 _HALVES = "CMC's two half networks, one for lightness and one for colour"
 HALF_NETWORKS = dict.fromkeys(("**.encoder1", "**.encoder2", "**.l_to_ab", "**.ab_to_l"), _HALVES)

@@ -229,14 +229,15 @@ def _prefixes(keys: Iterable[str], family: Family, renames: Renames) -> list[str
 def _shapes(
     held: StateDict, family: Family, prefix: str, renames: Renames
 ) -> dict[str, tuple[int, ...]]:
-    shapes, second = {}, None
+    values, second = {}, None
     for key, value in zip(held.keys, held.tensors.values(), strict=True):
         if key.startswith(prefix) and isinstance(value, np.ndarray):
             name, value = family.plain(renamed(key.removeprefix(prefix), renames), value)
             if name.split(".")[0] in family.roots and not name.endswith(".num_batches_tracked"):
-                shapes[name] = value.shape
+                values[name] = value
             elif name == "conv2.weight":
                 second = value.shape
+    shapes = {name: value.shape for name, value in family.merged(values)[0].items()}
     # A deep stem's second convolution; beside a 7x7 one it would be something else's.
     if second is not None and shapes.get("conv1.weight", ())[2:] == (3, 3):
         shapes["conv2.weight"] = second

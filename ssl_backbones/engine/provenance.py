@@ -9,14 +9,13 @@ from typing import Any
 from detectron2.modeling.backbone import ResNet
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ..conversion.families import family_of
-from ..conversion.families.convnext import WIDTHS as CONVNEXT_WIDTHS
+from ..conversion.families import CONVNEXT, RESNET, VIT, family_of
 from ..conversion.reading import provenance_of, read_checkpoint
 from ..errors import InputError, format_name
 from ..lazy import target_of
-from ..modeling.architectures import WIDTHS
 from ..modeling.convnext import build_convnext
 from ..modeling.resnet import build_resnet
+from ..modeling.vit import build_vit
 from ..weights.resolution import resolve
 
 _ORDER_READERS = ("dataloader.train.mapper.image_format", "dataloader.test.mapper.image_format")
@@ -114,7 +113,7 @@ def _check_architecture(provenance: Mapping[str, Any], source: str, bottom_up: A
         )
     differing = {
         name: theirs[name]
-        for name in (*WIDTHS, *CONVNEXT_WIDTHS)
+        for name in family_of(theirs).arguments
         if name in theirs and name in ours and theirs[name] != ours[name]
     }
     if not differing:
@@ -133,14 +132,14 @@ def _architecture(bottom_up: Any) -> dict[str, Any]:
     """What a config's backbone is, if one of our constructors makes it or Detectron2's own parts; else {}."""
     if not isinstance(bottom_up, DictConfig):
         return {}
-    if target_of(bottom_up) is build_convnext:
-        defaults = inspect.signature(build_convnext).parameters
-        given = {name: bottom_up.get(name, defaults[name].default) for name in CONVNEXT_WIDTHS}
-        plain = {n: v if isinstance(v, bool | int) else list(v) for n, v in given.items()}
-        return {"family": "convnext", **plain}
-    if target_of(bottom_up) is build_resnet:
-        defaults = inspect.signature(build_resnet).parameters
-        return {name: bottom_up.get(name, defaults[name].default) for name in WIDTHS}
+    for build, family in ((build_resnet, RESNET), (build_convnext, CONVNEXT), (build_vit, VIT)):
+        if target_of(bottom_up) is build:
+            defaults = inspect.signature(build).parameters
+            given = {name: bottom_up.get(name, defaults[name].default) for name in family.arguments}
+            plain = {
+                n: list(v) if isinstance(v, tuple | ListConfig) else v for n, v in given.items()
+            }
+            return plain if family is RESNET else {"family": family.name, **plain}
     stages = bottom_up.get("stages")
     if not isinstance(stages, DictConfig) or target_of(stages) is not ResNet.make_default_stages:
         return {}

@@ -11,11 +11,12 @@ from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
 from .convnext import STAGES, ConvNeXt
+from .vit import ViT
 
 
-def find_backbone(model: nn.Module) -> tuple[str, ResNet | ConvNeXt] | None:
-    """Name and module of the (first) ResNet or ConvNeXt inside `model`; None where there is none."""
-    kinds = (ResNet, ConvNeXt)
+def find_backbone(model: nn.Module) -> tuple[str, ResNet | ConvNeXt | ViT] | None:
+    """Name and module of the (first) ResNet, ConvNeXt or ViT inside `model`; None where there is none."""
+    kinds = (ResNet, ConvNeXt, ViT)
     return next(((n, m) for n, m in model.named_modules() if isinstance(m, kinds)), None)
 
 
@@ -26,7 +27,7 @@ def is_pretrained(found: tuple[str, nn.Module], key: str) -> bool:
     if name and inside == key:
         return False
     # A ConvNeXt's output norms are the detector's.
-    return not isinstance(module, ConvNeXt) or inside.startswith("convnext.")
+    return isinstance(module, ResNet) or inside.startswith(("convnext.", "vit."))
 
 
 def find_res5(model: nn.Module) -> tuple[str, nn.Module] | None:
@@ -68,6 +69,11 @@ def parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield "stem", resnet.convnext["stem"]
         yield from zip(STAGES, resnet.convnext["stages"], strict=True)
         yield "output norms", resnet.output_norms
+    elif isinstance(resnet, ViT):
+        names = dict(resnet.named_parameters())
+        yield "embeddings", nn.ParameterList(p for n, p in names.items() if not resnet.layer_id(n))
+        yield from ((f"block{n}", block) for n, block in enumerate(resnet.vit.blocks, 1))
+        yield "norm", resnet.vit.norm
     else:
         yield from resnet.named_children()
     inside = name.split(".")[0]

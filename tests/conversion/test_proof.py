@@ -228,7 +228,7 @@ def test_dead_and_exploded_networks_are_refused(source_tensors, scale):
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 @pytest.mark.parametrize("module", ["detectron2.modeling", "the network of the source"])
 def test_what_a_proof_needs_and_is_not_there_is_one_line(family, module, monkeypatch):
-    own = {"resnet": "torchvision", "convnext": "timm"}[family.name]
+    own = "torchvision" if family.name == "resnet" else "timm"
     monkeypatch.setitem(sys.modules, module if "." in module else own, None)
     with pytest.raises(InputError, match=r"cannot be proved without PyTorch, .*\(--no-verify\)"):
         prove({}, {}, RESNET50, family=family)

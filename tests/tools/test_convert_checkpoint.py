@@ -379,7 +379,7 @@ def test_bad_paths_and_options(run_tool, convert, benign, tmp_path):
     assert_refused(convert(benign, destination="source.pth.tar"), "must end in .pkl")
     assert_refused(convert(benign, destination="source.pth.tar/model.pkl"), "not a folder")
     assert_refused(convert(benign, "--selfsup", "swav"), "use --selfsup moco")
-    assert_refused(convert(benign, "--selfsup", "mae"), "choose one of auto, moco")
+    assert_refused(convert(benign, "--selfsup", "nobody"), "choose one of auto, moco")
     assert_refused(convert(benign, "--branch", "left"), "choose one of online")
     assert_refused(convert(benign, "--branch", "teacher"), "--branch")
     assert_refused(convert(benign, "--from-detector"), "no ResNet under Detectron2's names")

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from .convnext import CONVNEXT
 from .family import Family
 from .resnet import RESNET
+from .vit import VIT
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (RESNET, CONVNEXT)}
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (RESNET, CONVNEXT, VIT)}
 """By the name that stands in the provenance, as architecture.family; where it is absent, "resnet"."""
 
 

@@ -116,6 +116,7 @@ class ConvNeXtFamily(Family):
     untrained = "layer norms whose scales are all at 1"
     needs = "PyTorch, Detectron2 and timm (pip install 'ssl-backbones[vit]')"
     tolerances = MappingProxyType({"float64": 1e-10, "float32": 1e-4})
+    arguments = WIDTHS
 
     def is_trained(self, tensors: Tensors) -> bool:
         """By the layer norms' scales, which begin at 1."""
@@ -144,7 +145,9 @@ class ConvNeXtFamily(Family):
             array = array.reshape(-1) if array.size == max(array.shape) else array
         return name, array
 
-    def closest(self, shapes: Shapes) -> tuple[ConvNeXt, dict[str, str]]:
+    def closest(
+        self, shapes: Shapes, known: Mapping[str, object] = MappingProxyType({})
+    ) -> tuple[ConvNeXt, dict[str, str]]:
         """From the shapes alone: as many blocks as there are, and the width of each stage's first norm."""
         depths = [0, 0, 0, 0]
         for name in shapes:
@@ -180,15 +183,11 @@ class ConvNeXtFamily(Family):
             raise ValueError(f"{name!r} is no tensor of a ConvNeXt")
         return name.removeprefix("convnext.")
 
-    def config_line(self, architecture: Mapping[str, object]) -> str:
-        words = ", ".join(f"{key}={architecture[key]}" for key in WIDTHS if key in architecture)
-        return (
-            f"model.backbone.bottom_up = L(build_convnext)({words}, freeze_at=0, "
-            'out_features=["res2", "res3", "res4", "res5"])'
-        )
-
-    def traits(self, origin: Mapping[str, Any]) -> Traits:
-        return {}
+    def backbone(self, architecture: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
+        widths = {key: architecture[key] for key in WIDTHS if key in architecture}
+        target = "ssl_backbones.modeling.convnext.build_convnext"
+        outputs = {"freeze_at": 0, "out_features": ["res2", "res3", "res4", "res5"]}
+        return "model.backbone.bottom_up", {"_target_": target, **widths, **outputs}
 
     def import_networks(self) -> None:
         import detectron2.modeling  # noqa: F401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -61,6 +62,7 @@ class Family:
         untrained: what shows that one never was trained.
         needs: what a proof imports, as a message says it.
         tolerances: largest relative difference allowed in a stage, by precision.
+        arguments: what tells one of its networks from another, of those of its constructor.
     """
 
     name: str
@@ -74,17 +76,32 @@ class Family:
     untrained: str
     needs: str
     tolerances: Mapping[str, float]
+    arguments: tuple[str, ...]
 
     def plain(self, name: str, value: object) -> tuple[str, object]:
         """An entry under the name and in the form that the family has it, whatever a project makes of it."""
         return name, value
 
+    def merged(
+        self, values: Mapping[str, object]
+    ) -> tuple[dict[str, object], dict[str, tuple[str, ...]]]:
+        """The entries, several that are one tensor of the family's as that one, and what each is made of.
+
+        What a project's code computes and its files leave out is added.
+        """
+        return dict(values), {}
+
     def is_trained(self, tensors: Tensors) -> bool:
         """Whether some are no longer at the values that they are initialised with."""
         raise NotImplementedError
 
-    def closest(self, shapes: Shapes) -> tuple[Architecture, dict[str, str]]:
+    def closest(
+        self, shapes: Shapes, known: Mapping[str, object] = MappingProxyType({})
+    ) -> tuple[Architecture, dict[str, str]]:
         """The architecture with the fewest misfits, and those, by the source's names.
+
+        Args:
+            known: what is said of it that no shape shows.
 
         Raises:
             InputError: a network that is none of the family although it has its names.
@@ -103,13 +120,23 @@ class Family:
         """
         raise NotImplementedError
 
-    def config_line(self, architecture: Mapping[str, object]) -> str:
-        """The line of a config that builds an architecture, given as the provenance has it."""
+    def backbone(self, architecture: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
+        """The place in a config, and what builds an architecture, as the provenance has it, there."""
         raise NotImplementedError
+
+    def config_line(self, architecture: Mapping[str, object]) -> str:
+        """The line of a config that builds it."""
+        place, value = self.backbone(architecture)
+        return f"{place} = {_lazy_call(value)}"
+
+    def overrides(self, architecture: Mapping[str, object]) -> list[str]:
+        """The same on a command line: what stood there is taken away first, or the two would be merged."""
+        place, value = self.backbone(architecture)
+        return [f"{place}=null", f"{place}={_override(value)}"]
 
     def traits(self, origin: Mapping[str, Any]) -> Traits:
         """What a file's origin, as the provenance has it, says of what its tensors do not show."""
-        raise NotImplementedError
+        return {}
 
     def import_networks(self) -> None:
         """Import what a proof needs.
@@ -146,6 +173,22 @@ class Family:
     def is_part(self, names: Sequence[str]) -> bool:
         """Whether any of these names is one of such a network."""
         return any(name.startswith(self.begins) for name in names)
+
+
+def _lazy_call(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return repr(value)
+    words = (f"{key}={_lazy_call(of)}" for key, of in value.items() if key != "_target_")
+    return f"L({str(value['_target_']).rpartition('.')[2]})({', '.join(words)})"
+
+
+def _override(value: object) -> str:
+    """In hydra's grammar, without spaces."""
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_override(of)}' for key, of in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_override, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def changed_in(tensors: Tensors, changes: Tensors) -> Tensors | None:

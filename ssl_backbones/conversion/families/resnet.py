@@ -35,6 +35,7 @@ class ResNetFamily(Family):
     needs = "PyTorch, torchvision and Detectron2"
     # Far above rounding, and far below the 1e-2 of a single wrong tensor.
     tolerances = MappingProxyType({"float64": 1e-10, "float32": 1e-5})
+    arguments = architectures.WIDTHS
 
     def is_trained(self, tensors: Tensors) -> bool:
         """By the batch norms' statistics, which are 0 and 1 until the first image."""
@@ -45,7 +46,9 @@ class ResNetFamily(Family):
             if (part := name.rsplit(".", 1)[1]) in initial
         )
 
-    def closest(self, shapes: Shapes) -> tuple[Architecture, dict[str, str]]:
+    def closest(
+        self, shapes: Shapes, known: Mapping[str, object] = MappingProxyType({})
+    ) -> tuple[Architecture, dict[str, str]]:
         return architectures.closest(shapes)
 
     def to_detectron2(self, name: str) -> str:

@@ -150,8 +150,8 @@ def test_vision_transformers_are_refused_by_name(wrap, refusal):
         "patch_embed.proj.weight": torch.zeros(4, 3, 2, 2),
         "blocks.0.attn.qkv.weight": torch.zeros(12, 4),
     }
-    for state in (torchvisions, timms):
-        assert "a Vision Transformer" in refusal(wrap(state))
+    assert "a Vision Transformer" in refusal(wrap(torchvisions))
+    assert "holds a Vision Transformer" in (said := refusal(wrap(timms))) or "whole vit_4x1" in said
     xcit = timms | {"cls_attn_blocks.0.norm1.weight": torch.zeros(4)}
     assert "an XCiT" in refusal(wrap(xcit))
 
