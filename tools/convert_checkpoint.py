@@ -60,6 +60,14 @@ def convert_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="SRC is a file for Detectron2, or one of its trained detectors: take the backbone out",
     )
+    add(
+        "--network",
+        type=_fact,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what no tensor of a ViT shows, where SRC does not say it: num_heads=6, norm_eps=1e-6, ...",
+    )
     formats = "; ".join(f"{form.name} ({form.suffix}): {form.content}" for form in FORMATS.values())
     add("--to", choices=FORMATS, default="detectron2", help=f"format of DST. {formats}")
     add(
@@ -233,9 +241,21 @@ def _reading(options: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(options, name) for name in ("selfsup", "branch", "prefix")}
 
 
+def _fact(word: str) -> tuple[str, object]:
+    """NAME=VALUE, of a number or a truth value."""
+    name, _, value = word.partition("=")
+    try:
+        return name, json.loads(value.lower())
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is no NAME=NUMBER, such as num_heads=6"
+        ) from None
+
+
 def _conversion(options: argparse.Namespace) -> dict[str, object]:
     return {
         **_reading(options),
+        "network": dict(options.network),
         "detector": options.from_detector,
         "to": options.to,
         "verify": not options.no_verify,

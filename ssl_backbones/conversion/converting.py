@@ -97,6 +97,7 @@ def convert(
     selfsup: str = "auto",
     branch: str | None = None,
     prefix: str | None = None,
+    network: Mapping[str, object] | None = None,
     detector: bool = False,
     to: str = "detectron2",
     verify: bool = True,
@@ -112,6 +113,8 @@ def convert(
         selfsup: the method whose layout the file has, or "auto" to recognise it.
         branch: which of the file's two networks to take; None for the one of its layout.
         prefix: of the backbone's names, where no layout is known.
+        network: what no tensor of a ViT shows, where the file does not say it either: num_heads, norm_eps,
+            interpolate_offset, interpolate_antialias.
         detector: take the backbone out of a file for Detectron2 or of one that it trained; its 3x3
             convolutions must hold the strides where no provenance says that the 1x1 do.
         to: a name of `FORMATS`.
@@ -144,7 +147,9 @@ def convert(
             loaded = (
                 from_detector(checkpoint)
                 if detector
-                else from_pretraining(checkpoint, selfsup=selfsup, branch=branch, prefix=prefix)
+                else from_pretraining(
+                    checkpoint, selfsup=selfsup, branch=branch, prefix=prefix, network=network
+                )
             )
             if to in ("torchvision", "mmdet") and loaded.backbone.family is not RESNET:
                 raise InputError(

@@ -5,11 +5,13 @@ The file may be a pretraining's, whose layout says where the backbone lies, Dete
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -21,7 +23,7 @@ from .identification import Identified, identify
 from .layouts import Layout, reason_to_drop
 from .reading import Checkpoint, naming, provenance_of, read_checkpoint
 from .searching import format_search, wrappers_inside
-from .stated import stated
+from .stated import network_stated, read_json, stated, texts_beside
 
 _COUNTER = "num_batches_tracked"
 _NAMED_AT_MOST = 3
@@ -92,7 +94,7 @@ def extract(found: Identified, known: Mapping[str, object] = MappingProxyType({}
     sources |= first
     try:
         architecture, problems = family.closest(
-            {name: _shape(value) for name, value in values.items()}, {**found.network, **known}
+            {name: _shape(value) for name, value in values.items()}, _known(found, known)
         )
     except InputError as error:
         raise NotThere(str(error)) from error
@@ -103,6 +105,13 @@ def extract(found: Identified, known: Mapping[str, object] = MappingProxyType({}
     tensors = {name: _as_float32(values[name]) for name in architecture.shapes}
     kept = {name: sources[name] for name in tensors if name in sources}
     return Backbone(family, architecture, tensors, kept, dropped, unknown, parts)
+
+
+def _known(found: Identified, said: Mapping[str, object]) -> dict[str, object]:
+    """What a layout assumes is none where somebody says it."""
+    assumed = found.network.get("assumed", [])
+    rest = {"assumed": [name for name in assumed if name not in said]} if assumed else {}
+    return {**found.network, **rest, **said}
 
 
 def _sort_keys(found: Identified) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
@@ -305,19 +314,33 @@ def from_either(checkpoint: Checkpoint, **options: str | None) -> Loaded:
 
 
 def from_pretraining(
-    checkpoint: Checkpoint, *, selfsup: str, branch: str | None, prefix: str | None
+    checkpoint: Checkpoint,
+    *,
+    selfsup: str,
+    branch: str | None,
+    prefix: str | None,
+    network: Mapping[str, object] | None = None,
 ) -> Loaded:
-    """The backbone of a pretraining's file; errors are without the file's name."""
+    """The backbone of a pretraining's file; errors are without the file's name.
+
+    Args:
+        network: what its user says of a network and no tensor shows, as a ViT's num_heads.
+    """
     found = identify(checkpoint.content, selfsup, branch=branch, prefix=prefix)
+    for name in network or {}:
+        if name not in found.family.unshown:
+            listed = ", ".join(found.family.unshown) or "nothing: its tensors show all"
+            raise InputError(f"a {found.family.title}'s network has no {name}: say one of {listed}")
+    texts = texts_beside(checkpoint)
     try:
-        backbone = extract(found)
+        backbone = extract(found, {**network_stated(checkpoint, texts), **(network or {})})
     except NotThere as error:
         # The names are a layout's and the network is not: what would be said had no layout fitted.
         among, elsewhere = format_search(checkpoint.content, found.prefix)
         if prefix is not None or not (among or elsewhere):
             raise
         raise InputError(f"{error.what}; {among}" if among else f"{error}; {elsewhere}") from error
-    said = stated(checkpoint, backbone)
+    said = stated(checkpoint, backbone, texts)
     if "stride_in_1x1" not in said.input:
         _refuse_folded_norms(backbone)
     origin = {
@@ -379,11 +402,13 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
         )
     model = {key: value for key, value in _model(content).items() if isinstance(key, str)}
     recorded = provenance_of(checkpoint)
-    known = recorded.get("architecture")
+    known = recorded.get("architecture") or _of_its_run(checkpoint.path)
     beside = () if "model" not in content else (str(key) for key in content if key != "model")
     found = _Detector(
         layout=replace(
-            DETECTRON2, family=family.name, network=known if isinstance(known, Mapping) else {}
+            DETECTRON2,
+            family=family.name,
+            network=known if isinstance(known, Mapping) else {"assumed": list(family.unshown)},
         ),
         method=DETECTRON2.selfsup,
         branch=None,
@@ -405,6 +430,15 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
         "input": recorded.get("input"),
     }
     return Loaded(checkpoint, backbone, origin, None)
+
+
+def _of_its_run(path: str) -> object:
+    """The architecture of the weights that a run began with, as the run.json beside its checkpoints says."""
+    with contextlib.suppress(InputError):
+        record = read_json(Path(path).parent / "run.json")
+        weights = record.content.get("weights") if record else None
+        return weights.get("architecture") if isinstance(weights, dict) else None
+    return None
 
 
 def is_detectron2(content: object) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .converting import ConversionReport
     from .inspection import Inspection
     from .layouts import Layout
-    from .proof import Proof
+    from .proof import Difference, Proof
     from .verification import Verification
 
 _IN_1X1 = " with its strides in the 1x1 convolutions"
@@ -44,15 +44,26 @@ def format_conversion(report: ConversionReport) -> Table:
 
 def format_proof(found: Proof) -> Table:
     """Right and wrong conversions in one column, so that the margin is seen."""
-    table = _table("same input through torchvision and Detectron2", "relative", "absolute")
+    # A family that is proved at several sizes of image names them behind each stage.
+    sizes = dict.fromkeys(name.partition(", ")[2] for name in found.stages["float32"])
+    through = "torchvision" if sizes == {"": None} else "the reference"
+    heading = f"same input through {through} and Detectron2"
+    table = _table(heading, "relative", "absolute")
     for precision, stages in found.stages.items():
-        for stage, difference in stages.items():
+        largest: dict[str, Difference] = {}
+        for name, difference in stages.items():
+            stage = name.partition(", ")[0]
+            if stage not in largest or difference.relative > largest[stage].relative:
+                largest[stage] = difference
+        for stage, difference in largest.items():
             table.add_row(
                 f"{stage} in {precision}",
                 f"{difference.relative:.1e}",
                 f"{difference.absolute:.1e}",
             )
         table.add_row(f"allowed in {precision}", f"{found.tolerances[precision]:.1e}")
+    if sizes != {"": None}:
+        table.caption = f"the largest of images of {', '.join(sizes)}"
     for name, score in found.controls.items():
         effect = f"{score:.1e}" if score is not None else "no change"
         table.add_row(f"wrong on purpose: {name}", effect)
@@ -231,8 +242,15 @@ def _add_left_out(table: Table, dropped: Mapping[str, str], unknown: Sequence[st
 
 
 def _format_architecture(architecture: Mapping[str, object]) -> str:
-    """The name, and the widths where the name is not the best known one's."""
+    """The name, and the widths where the name is not the best known one's, or what no tensor shows."""
+    from .families import family_of
+
     name = str(architecture["name"])
+    if unshown := family_of(architecture).unshown:
+        facts = ", ".join(f"{fact} {architecture.get(fact, '?')}" for fact in unshown)
+        assumed = ", ".join(map(str, architecture.get("assumed", [])))
+        said = f"; assumed, nothing in the file says it: {assumed} (--network)" if assumed else ""
+        return f"{name}: {facts}{said}"
     plain = name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
     if (plain and "in_channels" not in architecture) or " " in name:
         return name

@@ -32,6 +32,7 @@ from .containers.allow_list import Foreign
 from .reading import Checkpoint, provenance_of
 
 if TYPE_CHECKING:
+    from ..modeling.architectures import Architecture
     from .extraction import Backbone
 
 _LONGEST_BESIDE = 1 << 20  # bytes; honest ones have some thousands, most of them names of classes
@@ -75,14 +76,42 @@ class Stated:
     beside: Mapping[str, str]
 
 
-def stated(checkpoint: Checkpoint, backbone: Backbone) -> Stated:
+def network_stated(checkpoint: Checkpoint, texts: Mapping[str, Text]) -> dict[str, object]:
+    """What its own provenance or a text beside it says of a ViT and no tensor shows."""
+    recorded = provenance_of(checkpoint).get("architecture")
+    known = dict(recorded) if isinstance(recorded, Mapping) else {}
+    config = texts[_CONFIG].content if _CONFIG in texts else {}
+    if _timm_config(config) is not None:
+        arguments = config.get("model_args")
+        # timm interpolates positions in its own way, whoever pretrained.
+        known |= {"interpolate_offset": 0.0, "interpolate_antialias": True}
+        known |= _renamed(arguments if isinstance(arguments, dict) else {}, num_heads="num_heads")
+    elif network := _model_config(config):
+        # A config.json leaves out what its class has by itself.
+        kind = network["model_type"]
+        eps = {"dinov3_vit": 1e-5, "dinov2": 1e-6, "dinov2_with_registers": 1e-6}.get(kind, 1e-12)
+        heads = 6 if kind == "dinov3_vit" else 12
+        usual = {"num_attention_heads": heads, "layer_norm_eps": eps}
+        known |= _renamed(
+            {**usual, **network}, num_heads="num_attention_heads", norm_eps="layer_norm_eps"
+        )
+    return known
+
+
+def _renamed(config: Mapping, **names: str) -> dict[str, object]:
+    return {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
+
+
+def stated(checkpoint: Checkpoint, backbone: Backbone, texts: Mapping[str, Text]) -> Stated:
     """What the text in a pretraining's file and beside it says of the backbone that was found in it.
+
+    Args:
+        texts: those of `texts_beside`.
 
     Raises:
         InputError: texts that contradict each other or the tensors, a network that Detectron2 does not
             have, or a file beside the checkpoint that cannot be read; without the checkpoint's name.
     """
-    texts = texts_beside(checkpoint)
     statements = [
         *_own(checkpoint),
         *_openmmlab(checkpoint.content, backbone),
@@ -323,11 +352,11 @@ def texts_beside(checkpoint: Checkpoint) -> dict[str, Text]:
     keys = {key for key in content if type(key) is str}
     inside = (key for value in content.values() if type(value) is dict for key in value)
     folder = Path(checkpoint.path).parent
-    if any(f".{key}".endswith(_HUGGING_FACE_STEM) for key in (*keys, *inside)):
+    if any(f".{key}".endswith(_HUGGING_FACE_STEMS) for key in (*keys, *inside)):
         return _hugging_face_texts(folder)
-    if any(f"{prefix}layer4.0.conv1.weight" in keys for prefix in _TIMM_PREFIXES):
+    if any(f"{prefix}{name}" in keys for prefix in _TIMM_PREFIXES for name in _TIMM_STEMS):
         try:
-            text = _read_json(folder / _CONFIG)
+            text = read_json(folder / _CONFIG)
         except InputError:  # anybody's: torchvision's names are no project's alone
             return {}
         if text is not None and _timm_config(text.content) is not None:
@@ -335,7 +364,13 @@ def texts_beside(checkpoint: Checkpoint) -> dict[str, Text]:
     return {}
 
 
-_HUGGING_FACE_STEM = ".embedder.embedder.convolution.weight"
+_HUGGING_FACE_STEMS = (
+    ".embedder.embedder.convolution.weight",
+    ".embeddings.patch_embeddings.projection.weight",
+    ".embeddings.patch_embeddings.weight",
+    ".stages.0.downsample_layers.0.weight",
+)
+_TIMM_STEMS = ("layer4.0.conv1.weight", "patch_embed.proj.weight", "stem.0.weight")
 _TIMM_PREFIXES = ("", "timm_model.")
 """Of a network of timm's in timm's own files, and in those of Hugging Face's wrapper of it."""
 
@@ -351,20 +386,29 @@ def _timm_config(config: Mapping) -> Mapping | None:
 
 
 def _hugging_face_texts(folder: Path) -> dict[str, Text]:
-    found = {name: _read_json(folder / name) for name in (_CONFIG, _PREPROCESSOR)}
+    found = {name: read_json(folder / name) for name in (_CONFIG, _PREPROCESSOR)}
     texts = {name: text for name, text in found.items() if text is not None}
-    if _CONFIG in texts and _resnet_config(texts[_CONFIG].content) is None:
+    if _CONFIG in texts and _model_config(texts[_CONFIG].content) is None:
         return {}  # of another model
     return texts
 
 
-def _resnet_config(config: Mapping) -> Mapping | None:
-    """The part of a config.json that describes a ResNet: all of it, or a larger model's backbone."""
-    parts = (part for part in _dicts(config) if part.get("model_type") == "resnet")
+_FAMILIES = {
+    "resnet": "resnet",
+    **dict.fromkeys(("convnext", "convnextv2", "dinov3_convnext"), "convnext"),
+    **dict.fromkeys(("vit", "vit_mae", "vit_msn", "dinov2", "dinov2_with_registers"), "vit"),
+    "dinov3_vit": "vit",
+}
+"""The family of each of Hugging Face's `model_type` that is read."""
+
+
+def _model_config(config: Mapping) -> Mapping | None:
+    """The part of a config.json that describes a backbone: all of it, or a larger model's."""
+    parts = (part for part in _dicts(config) if str(part.get("model_type")) in _FAMILIES)
     return next(parts, None)
 
 
-def _read_json(path: Path) -> Text | None:
+def read_json(path: Path) -> Text | None:
     """A JSON file with a dictionary, None where there is none.
 
     Raises:
@@ -400,29 +444,39 @@ def _beside(texts: Mapping[str, Text], backbone: Backbone) -> Iterator[Statement
     if _CONFIG in texts:
         config = texts[_CONFIG].content
         if (trained := _timm_config(config)) is not None:
-            yield from _timm(config, trained)
-        elif resnet := _resnet_config(config):
-            yield from _hugging_face(resnet, backbone)
+            yield from _timm(config, trained, backbone)
+        elif network := _model_config(config):
+            yield from _hugging_face(network, backbone)
     if _PREPROCESSOR in texts:
         yield from _processor(texts[_PREPROCESSOR].content)
 
 
 def _hugging_face(config: Mapping, backbone: Backbone) -> Iterator[Statement]:
-    network = backbone.architecture
-    held = {
-        "layer_type": "bottleneck" if network.has_bottlenecks else "basic",
-        "depths": list(network.blocks),
-        "hidden_sizes": [network.res2_channels << stage for stage in range(4)],
-        "embedding_size": network.stem_channels,
-        "num_channels": _in_channels(backbone),
-    }
+    network, family = backbone.architecture, _FAMILIES[config["model_type"]]
+    if family != backbone.family.name:
+        raise InputError(
+            f"has a config.json beside it of another network: model_type is {_quoted(config['model_type'])} "
+            f"there, and its tensors are a {backbone.family.title}'s; {_MOVE}"
+        )
+    held = {"num_channels": _in_channels(backbone)}
+    computed: tuple[tuple[str, object], ...] = ()
+    if family == "resnet":
+        held |= _held_by_a_resnet(network)
+        computed = (("downsample_in_first_stage", False), ("hidden_act", "relu"))
+    elif family == "vit":
+        held |= {"hidden_size": network.embed_dim, "num_hidden_layers": network.depth}
+        held |= {"patch_size": network.patch_size}
+        computed = (
+            ("hidden_act", "silu" if config.get("use_gated_mlp") else "gelu"),
+            ("rope_theta", 100.0),
+        )
     for name, ours in held.items():
         if config.get(name, ours) != ours:
             raise InputError(
                 f"has a config.json beside it of another network: {name} is {_quoted(config[name])} there "
                 f"and {ours} by the tensors; {_MOVE}"
             )
-    for name, ours in (("downsample_in_first_stage", False), ("hidden_act", "relu")):
+    for name, ours in computed:
         if config.get(name, ours) != ours:
             raise InputError(
                 f"is of a network that Detectron2 does not have: config.json beside it says {name} is "
@@ -431,6 +485,15 @@ def _hugging_face(config: Mapping, backbone: Backbone) -> Iterator[Statement]:
     if "downsample_in_bottleneck" in config:
         where = f"{_CONFIG} (downsample_in_bottleneck)"
         yield Statement("stride_in_1x1", config["downsample_in_bottleneck"], where)
+
+
+def _held_by_a_resnet(network: Architecture) -> dict[str, object]:
+    return {
+        "layer_type": "bottleneck" if network.has_bottlenecks else "basic",
+        "depths": list(network.blocks),
+        "hidden_sizes": [network.res2_channels << stage for stage in range(4)],
+        "embedding_size": network.stem_channels,
+    }
 
 
 def _processor(config: Mapping) -> Iterator[Statement]:
@@ -448,10 +511,10 @@ def _processor(config: Mapping) -> Iterator[Statement]:
         yield Statement("format", "BGR", f"{_PREPROCESSOR} (do_flip_channel_order)")
 
 
-def _timm(config: Mapping, trained: Mapping) -> Iterator[Statement]:
+def _timm(config: Mapping, trained: Mapping, backbone: Backbone) -> Iterator[Statement]:
     if isinstance(config.get("architecture"), str):
         _refuse_blurred(config["architecture"], f"{_CONFIG} beside it")
-    arguments = config.get("model_args")
+    arguments = config.get("model_args") if backbone.family.name == "resnet" else None
     for name, usual in (("output_stride", 32), ("act_layer", "relu"), ("aa_layer", None)):
         value = arguments.get(name, usual) if isinstance(arguments, dict) else usual
         if value not in (usual, "", None):

@@ -1,5 +1,6 @@
 """A ViT in a detector: what is loaded, frozen, trained and said where the two do not go together."""
 
+import inspect
 import sys
 from dataclasses import replace
 
@@ -24,10 +25,7 @@ from ssl_backbones.modeling.vit import SimpleFeaturePyramid, build_vit
 
 pytest.importorskip("timm")
 
-POSITIONS = ViT(
-    embed_dim=32, depth=2, num_heads=2, patch_size=16, mlp_dim=64, grid=3, class_position=True,
-    num_registers=0, layer_scale=False, qkv_bias=True, swiglu=False, final_norm=True,
-)  # fmt: skip
+POSITIONS = ViT(embed_dim=32, depth=2, num_heads=2, mlp_dim=64, grid=3)
 ROTARY = replace(POSITIONS, grid=0, num_registers=4, layer_scale=True, swiglu=True, num_heads=1)
 KINDS = {"positions": POSITIONS, "rotary": ROTARY}
 
@@ -183,3 +181,9 @@ def test_without_timm_it_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm.layers", None)
     with pytest.raises(InputError, match=r"a ViT needs timm .*pip install 'ssl-backbones\[vit\]'"):
         build_vit()
+
+
+def test_what_a_config_leaves_out_is_what_its_constructor_has():
+    defaults = {n: p.default for n, p in inspect.signature(build_vit).parameters.items()}
+    usual = ViT()
+    assert {name: getattr(usual, name) for name in VIT.arguments}.items() <= defaults.items()

@@ -63,6 +63,7 @@ class Family:
         needs: what a proof imports, as a message says it.
         tolerances: largest relative difference allowed in a stage, by precision.
         arguments: what tells one of its networks from another, of those of its constructor.
+        unshown: those that no tensor shows.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Family:
     needs: str
     tolerances: Mapping[str, float]
     arguments: tuple[str, ...]
+    unshown: tuple[str, ...] = ()
 
     def plain(self, name: str, value: object) -> tuple[str, object]:
         """An entry under the name and in the form that the family has it, whatever a project makes of it."""

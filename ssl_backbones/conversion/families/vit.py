@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, format_name
 from ...modeling.architectures import misfits
 from .family import Family, Features, Shapes, Tensors, Traits, Wrong, changed_in, in_torch
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 ROPE_BASE = 100.0
 """Of the rotary positions of DINOv3's published networks (its hub/backbones.py)."""
-
-STATED = ("num_heads", "norm_eps", "interpolate_offset", "interpolate_antialias")
-"""What no tensor shows: a layout's `network` says it, and what stands beside or in a file."""
 
 _PATCHES = ((4, 4, 0, 0), (3, 5, 0, 0), (3, 4, 1, 3))
 """Of a proof's images: patches in height and width, then pixels beyond whole ones in eighths of a patch."""
@@ -41,18 +38,18 @@ class ViT:
         assumed: fields of which neither the tensors nor the layout are sure.
     """
 
-    embed_dim: int
-    depth: int
-    num_heads: int
-    patch_size: int
-    mlp_dim: int
-    grid: int
-    class_position: bool
-    num_registers: int
-    layer_scale: bool
-    qkv_bias: bool
-    swiglu: bool
-    final_norm: bool
+    embed_dim: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    patch_size: int = 16
+    mlp_dim: int = 1536
+    grid: int = 14
+    class_position: bool = True
+    num_registers: int = 0
+    layer_scale: bool = False
+    qkv_bias: bool = True
+    swiglu: bool = False
+    final_norm: bool = True
     norm_eps: float = 1e-6
     interpolate_offset: float = 0.0
     interpolate_antialias: bool = False
@@ -112,6 +109,9 @@ def _affine(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int,
     yield f"{name}.bias", shape[:1]
 
 
+_ALWAYS = ("embed_dim", "depth", "num_heads", "patch_size", "norm_eps")
+"""What a config says of a ViT even where it is `build_vit`'s default."""
+
 _NAMES = {
     (192, 12): "tiny",
     (384, 12): "small",
@@ -155,6 +155,7 @@ class ViTFamily(Family):
     needs = "PyTorch, Detectron2 and timm (pip install 'ssl-backbones[vit]')"
     tolerances = MappingProxyType({"float64": 1e-10, "float32": 1e-4})
     arguments = tuple(field for field in ViT.__dataclass_fields__ if field != "assumed")
+    unshown = ("num_heads", "norm_eps", "interpolate_offset", "interpolate_antialias")
 
     def is_trained(self, tensors: Tensors) -> bool:
         """By the layer norms' scales, which begin at 1."""
@@ -224,9 +225,12 @@ class ViTFamily(Family):
             swiglu=gated == 2 * mlp_dim,
             final_norm="norm.weight" in shapes,
             in_channels=channels,
-            assumed=tuple(known.get("assumed", ())),
         )
-        found = replace(found, **_checked({n: known[n] for n in STATED if n in known}, width))
+        assumed = set(known.get("assumed", ()))
+        if "num_heads" not in known and not periods and (width, found.depth) not in _NAMES:
+            assumed.add("num_heads")  # of a size that no paper has
+        found = replace(found, assumed=tuple(sorted(assumed)))
+        found = replace(found, **_checked({n: known[n] for n in self.unshown if n in known}, width))
         if positions and grid**2 + class_position != positions:
             raise InputError(
                 f"holds a position embedding of {positions} tokens, which are no square of patches, with or "
@@ -243,7 +247,12 @@ class ViTFamily(Family):
         return name.removeprefix("vit.")
 
     def backbone(self, architecture: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
-        arguments = {name: architecture[name] for name in self.arguments if name in architecture}
+        usual = ViT().to_dict()
+        arguments = {
+            name: architecture[name]
+            for name in self.arguments
+            if name in architecture and (name in _ALWAYS or architecture[name] != usual.get(name))
+        }
         if architecture["patch_size"] not in (8, 16, 32):
             arguments["resample_patch"] = 16
         bottom_up = {"_target_": "ssl_backbones.modeling.vit.build_vit", **arguments}
@@ -301,7 +310,7 @@ class ViTFamily(Family):
             reversed_order: {self.stem: np.ascontiguousarray(kernel[:, ::-1])},
             "patch kernels transposed": {self.stem: kernel.swapaxes(2, 3)},
             "layer norms in the blocks left at 1": filled(r"\.norm[12]\.weight$", 1),
-            "queries and keys in each other's place as values": {
+            "queries and values swapped": {
                 n: np.concatenate([a[2 * width :], a[width : 2 * width], a[:width]])
                 for n, a in tensors.items()
                 if ".attn.qkv." in n
@@ -312,7 +321,7 @@ class ViTFamily(Family):
         if architecture.layer_scale:
             changes["layer scale left at 1"] = filled(r"\.gamma$", 1)
         if architecture.num_registers:
-            changes["registers left out of what was learned"] = filled(r"^vit\.reg_token$", 0)
+            changes["registers left at 0"] = filled(r"^vit\.reg_token$", 0)
         if architecture.depth > 1:
             changes["the first two blocks swapped"] = {
                 n: tensors[(second if n.startswith(first) else first) + n[len(first) :]]
@@ -359,12 +368,18 @@ def _usual_heads(width: int, rotary: bool) -> int:
 
 
 def _checked(known: Mapping[str, object], width: int) -> dict[str, object]:
-    """What a layout or a provenance says, of types and sizes that a network can have."""
-    heads = known.get("num_heads", 1)
+    """What a layout, a provenance or a text says, if a network can be so."""
+    heads, eps, offset = (known.get(n, 1) for n in ("num_heads", "norm_eps", "interpolate_offset"))
+    has_numbers = all(type(value) in (int, float) for value in (eps, offset))
     if type(heads) is not int or heads < 1 or width % heads:
         raise InputError(
-            f"is said to have {heads!r} heads, and its {width} channels cannot be divided so: give the file "
-            "as its project published it, without other text beside it"
+            f"is said to have {format_name(str(heads))} heads, into which its {width} channels cannot be "
+            "divided: give the file as its project published it, without other text beside it"
+        )
+    if not has_numbers or not 0 < eps < 1.1 or not 0 <= offset < 1.1:
+        raise InputError(
+            f"is said to have norms with an eps of {format_name(str(eps))} and positions interpolated with "
+            f"an offset of {format_name(str(offset))}: give the file as its project published it"
         )
     return dict(known)
 

@@ -1,5 +1,6 @@
 """ViTs: the projects' files are recognised, accounted for and proved; timm's whole networks agree."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -458,9 +459,9 @@ def test_the_same_names_are_of_whom_one_says(tmp_path):
         one = report.provenance["architecture"]
         said[method] = (one["interpolate_offset"], one["interpolate_antialias"], one.get("assumed"))
     assert said == {
-        "auto": (0.1, False, ["interpolate_antialias", "interpolate_offset"]),
+        "auto": (0.1, False, ["interpolate_antialias", "interpolate_offset", "num_heads"]),
         "timm": (0.0, True, ["num_heads"]),
-        "mae": (0.0, False, None),
+        "mae": (0.0, False, ["num_heads"]),
     }
 
 
@@ -570,3 +571,40 @@ def test_a_patch_kernel_is_resampled_for_the_strides_of_a_pyramid():
     assert one.shape == other.shape == (1, 64, 5, 5)
     assert (one - other).abs().max() / one.abs().max() < 0.05
     assert after.output_shape()["last"].stride == 16
+
+
+def test_a_text_beside_a_file_says_its_heads_and_its_images(tmp_path):
+    """A network of a width that no paper has: three heads by 64 channels each, six by its text."""
+    torch.manual_seed(0)
+    torch.save(EXAMPLES["hugging-face-vit"](), tmp_path / "pytorch_model.bin")
+    config = {"model_type": "vit", "hidden_size": DIM, "num_hidden_layers": DEPTH}
+    config |= {"patch_size": PATCH, "num_attention_heads": 6, "layer_norm_eps": 1e-6}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    images = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+    report = convert(tmp_path / "pytorch_model.bin", tmp_path / "out.pkl")
+    one = report.provenance["architecture"]
+    assert (one["num_heads"], one["norm_eps"], one.get("assumed")) == (6, 1e-6, None)
+    assert report.provenance["input"]["pixel_std"] == [63.75] * 3
+    for field, value, message in (
+        ("hidden_size", 384, "of another network: hidden_size is 384 there and 192"),
+        ("hidden_act", "relu", "says hidden_act is relu"),
+        ("num_attention_heads", 5, "said to have 5 heads, into which its 192 channels"),
+        ("model_type", "resnet", "model_type is resnet there, and its tensors are a ViT's"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
+        with pytest.raises(InputError, match=message):
+            convert(tmp_path / "pytorch_model.bin", tmp_path / "other.pkl", verify=False)
+
+
+def test_a_user_says_what_no_tensor_shows(tmp_path):
+    torch.save(plain(), tmp_path / "plain.pth")
+    report = convert(
+        *(tmp_path / "plain.pth", tmp_path / "out.pkl"), verify=False, network={"num_heads": 12}
+    )
+    one = report.provenance["architecture"]
+    assert one["num_heads"] == 12 and "num_heads" not in one["assumed"]
+    again = convert(tmp_path / "out.pkl", tmp_path / "back.pkl", detector=True, verify=False)
+    assert again.provenance["architecture"] == one
+    with pytest.raises(InputError, match="network has no num_head: say one of num_heads, norm_eps"):
+        convert(tmp_path / "plain.pth", tmp_path / "x.pkl", network={"num_head": 12})
