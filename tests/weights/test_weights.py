@@ -93,6 +93,17 @@ def test_the_addresses_and_hashes_are_the_published_ones():
             "torchvision",
         ),
         (
+            "convnext_tiny_imagenet",
+            "https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224.pth",
+            "convnext",
+        ),
+        (
+            "convnextv2_tiny_fcmae",
+            "https://dl.fbaipublicfiles.com/convnext/convnextv2/pt_only/"
+            "convnextv2_tiny_1k_224_fcmae.pt",
+            "fcmae",
+        ),
+        (
             "augnet_imagenet",
             WheelFile("imgsim", "0.1.2", "imgsim/model.pth", "MIT"),
             "augnet",
@@ -106,6 +117,8 @@ def test_the_addresses_and_hashes_are_the_published_ones():
         "moco_v2_800ep": "a04e12f8",
         "swav_800ep": None,
         "supervised_imagenet": "0676ba61",
+        "convnext_tiny_imagenet": None,
+        "convnextv2_tiny_fcmae": None,
         "augnet_imagenet": in_record.hex(),
     }
     assert all(name == row.name for name, row in NAMED_WEIGHTS.items())
