@@ -319,8 +319,9 @@ def _loadable(path: Path) -> str:
 def _is_for_detectron2(content: Any) -> bool:
     """Whether it is a model-zoo file (`__author__`), or tensors under Detectron2's names.
 
-    These are told by their stem: `layerK` and `conv1` without a `stem.` are torchvision's names. They
-    stand under "model" in what Detectron2's trainer saves and at the top of a safetensors file.
+    These are told by a ResNet's stem, since `layerK` and `conv1` without a `stem.` are torchvision's names,
+    or, of any backbone, by the RPN beside it. They stand under "model" in what Detectron2's trainer saves and
+    at the top of a safetensors file.
     """
     if not isinstance(content, Mapping):
         return False
@@ -330,7 +331,10 @@ def _is_for_detectron2(content: Any) -> bool:
     model = content.get("model", content)
     if not isinstance(model, Mapping):
         return False
-    return "__author__" in content or any(f".{key}".endswith(".stem.conv1.weight") for key in model)
+    return "__author__" in content or any(
+        f".{key}".endswith(".stem.conv1.weight") or f".{key}".startswith(".proposal_generator.")
+        for key in model
+    )
 
 
 def _converted(

@@ -1,4 +1,4 @@
-"""ConvNeXt's recipes: the README's commands, gone on with after an interruption, and the rates of a batch."""
+"""ConvNeXt's recipes: the README's commands, whose runs are tested again and gone on with, and the rates."""
 
 import json
 import shutil
@@ -53,6 +53,10 @@ def test_a_command_of_the_readme_and_again_from_its_middle(line, runs, miniature
     run_training_command(runs, line, whole, *words, **options)
     metrics = json.loads((whole / "inference" / "metrics.json").read_text())
     assert metrics["images"] == 6 and "AP" in metrics["segm"]
+    detector = (*words, f"train.init_checkpoint={whole / 'model_final.pth'}")
+    run_training_command(runs, line, tmp_path / "tested", *detector, **options, eval_only=True)
+    tested = json.loads((tmp_path / "tested" / "inference" / "metrics.json").read_text())
+    assert [tested[task] for task in ("bbox", "segm")] == [metrics[t] for t in ("bbox", "segm")]
 
     shutil.copytree(whole, again)
     for file in ("model_final.pth", "model_0000001.pth"):

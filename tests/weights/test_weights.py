@@ -462,6 +462,14 @@ def test_a_file_of_detectron2s_trainer_is_returned_as_it_is(cache, tmp_path, pre
     assert not cache.folder.exists()
 
 
+def test_so_is_one_of_a_detector_on_another_backbone_than_a_resnet(cache, tmp_path):
+    path = tmp_path / "model_final.pth"
+    names = ("backbone.bottom_up.convnext.stem.0.weight", "proposal_generator.rpn_head.conv.weight")
+    torch.save({"model": {name: torch.ones(2, 3, 4, 4) for name in names}}, path)
+    assert resolve(str(path)) == str(path)
+    assert not cache.folder.exists()
+
+
 def test_a_file_of_detectron2s_model_zoo_is_returned_as_it_is(cache, tmp_path):
     """Of whatever architecture: the zoo's files say `__author__`."""
     path = tmp_path / "RegNetX.pkl"
