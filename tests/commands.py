@@ -54,12 +54,19 @@ def training_commands(readme: str) -> list[str]:
 
 
 def run_training_command(
-    runs, line: str, folder: Path, *overrides: str, gpus: str = "--num-gpus 8"
+    runs,
+    line: str,
+    folder: Path,
+    *overrides: str,
+    gpus: str = "--num-gpus 8",
+    without: str | tuple[str, ...] = (),
+    **more,
 ) -> None:
     """Run a command line to its end, on the CPU and in `folder`; it must end well.
 
     The process is one of `runs` (see running.Runs), which has everything imported already. What the line says
-    holds, but for `gpus` and where `overrides` say otherwise.
+    holds, but for `gpus` and where `overrides` say otherwise. What makes it small is left out where it begins
+    as `without`; `more` are flags of tools/train_net.py.
     """
     from running import output
 
@@ -70,5 +77,6 @@ def run_training_command(
     flags = vars(train_net.parser().parse_intermixed_args(words))
     flags["config_file"] = str(CHECKOUT / flags["config_file"])
     given = [word for word in flags.pop("opts") if not word.startswith("train.output_dir=")]
-    status = runs.run(folder, *given, *TINY_RUN, *TINY_FPN, *overrides, **flags)
+    tiny = [word for word in (*TINY_RUN, *TINY_FPN) if not word.startswith(without)]
+    status = runs.run(folder, *given, *tiny, *overrides, **flags | more)
     assert status == [0], f"{line}\n{output(folder)[-3000:]}"

@@ -18,7 +18,7 @@ from ssl_backbones.errors import InputError
 from ssl_backbones.fidelity.rows import BUILT
 from ssl_backbones.modeling.freezing import count_parameters, parts
 
-_KINDS = ("weight", "bias", "norm")
+_KINDS = ("weight", "bias", "norm", "scale")
 _SETTINGS = ("eps", "momentum")
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)
 
@@ -32,8 +32,8 @@ class Built:
             are updated, as in FrozenBatchNorm2d.
         frozen: the parts that do not train at all.
         learning_rate.N: the optimizer's in iteration N, from 0.
-        weight_decay.weight, .bias, .norm: of weights, of biases outside of norms, of the norms' parameters;
-            None where none train.
+        weight_decay.weight, .bias, .norm, .scale: of weights, of biases outside of norms, of the norms'
+            parameters, of other scales of single channels; None where none train.
     """
 
     def __init__(self, cfg: DictConfig):
@@ -99,8 +99,9 @@ class Built:
         kinds: dict[str, set[float]] = {kind: set() for kind in _KINDS}
         for name, parameter in self._model.named_parameters():
             if parameter in decay:
-                kind = "norm" if parameter in of_norms else name.rpartition(".")[2]
-                kinds[kind].add(decay[parameter])
+                last = name.rpartition(".")[2]
+                kind = "weight" if parameter.ndim > 1 else "bias" if last == "bias" else "scale"
+                kinds["norm" if parameter in of_norms else kind].add(decay[parameter])
         return {kind: _only(values) for kind, values in kinds.items()}
 
 

@@ -84,8 +84,8 @@ class Fidelity:
 def read(path: str | Path) -> Fidelity:
     """Read a fidelity.yaml.
 
-    With the rows of the files that it includes, and of the config of another file that it is `based_on`, as
-    far as its own rows do not replace them.
+    With the rows of the files that it includes, and of the config of another file that it is `based_on`, each
+    as far as those before them do not replace them.
 
     Raises:
         InputError: a file is missing or no YAML, a row lacks something or has too much, differs without
@@ -101,13 +101,19 @@ def read(path: str | Path) -> Fidelity:
     contents = [content, *map(_content, files[1:])]
     sources = dict(base.sources) if base else {}
     sources |= {k: v for one in contents for k, v in one.get("sources", {}).items()}
-    rows = [
-        _row(row, f"{file}: row {number}", sources, configs)
+    rows, *included = (
+        [
+            _row(row, f"{file}: row {number}", sources, configs)
+            for number, row in enumerate(one.get("rows", ()), 1)
+        ]
         for file, one in zip(files, contents, strict=True)
-        for number, row in enumerate(one.get("rows", ()), 1)
-    ]
+    )
+    for one in included:
+        rows += _not_replaced(one, rows, configs)
     if base:
-        rows += _not_replaced(base.rows_of(content["based_on"]["config"]), rows, configs)
+        of_base = base.rows_of(content["based_on"]["config"])
+        of_base = [replace(row, configs=(), based=True) for row in of_base]
+        rows += _not_replaced(of_base, rows, configs)
     stock = (dict(base.stock) if base else {}) | content.get("stock", {})
     inherited = [*(base.inherited if base else ()), *content.get("inherited", ())]
     controls = tuple(content.get("controls", ()))
@@ -146,12 +152,13 @@ def _base(path: Path, content: Mapping[str, Any]) -> Fidelity | None:
 
 def _not_replaced(
     base: Sequence[Row], own: Sequence[Row], configs: Mapping[str, Path]
-) -> Iterator[Row]:
-    """The rows of `base`, each for those configs that have no row of their own for its field."""
+) -> list[Row]:
+    """The rows of `base`, each for those of its configs that have no row of their own for its field."""
+    kept = []
     for row in base:
         names = [
             name
-            for name in configs
+            for name in (row.configs or configs)
             if not any(
                 covers(key, other) or covers(other, key)
                 for one in own
@@ -161,9 +168,8 @@ def _not_replaced(
             )
         ]
         if names:
-            yield replace(
-                row, configs=() if len(names) == len(configs) else tuple(names), based=True
-            )
+            kept.append(replace(row, configs=() if len(names) == len(configs) else tuple(names)))
+    return kept
 
 
 def read_yaml(path: Path) -> Any:

@@ -21,6 +21,11 @@ class ConvNeXt(Backbone):
         freeze_at: 1 freezes the stem, 2 the first stage as well, and so on to 5, as Detectron2's ResNets.
         output_norm: a layer norm on each output, as the published detector has them (MMDetection's
             mmdet/models/backbones through ConvNeXt's object_detection/).
+        checkpointing: stages keep their blocks' inputs alone and compute the rest again for the gradient,
+            which takes less memory and gives the same.
+
+    Attributes:
+        num_layers: of `layer_id`.
     """
 
     def __init__(
@@ -30,6 +35,7 @@ class ConvNeXt(Backbone):
         out_features: Sequence[str],
         freeze_at: int,
         output_norm: bool,
+        checkpointing: bool = False,
     ):
         super().__init__()
         self.convnext = nn.ModuleDict({"stem": network.stem, "stages": network.stages})
@@ -43,7 +49,26 @@ class ConvNeXt(Backbone):
                 if output_norm
             }
         )
+        for stage in network.stages:
+            stage.grad_checkpointing = checkpointing
+        # The stem, two stages, every three blocks of the third, the fourth; and what has the whole rate.
+        self.num_layers = 5 + -(-len(network.stages[2].blocks) // 3)
         self.freeze(freeze_at)
+
+    def layer_id(self, name: str) -> int:
+        """The layer of one of the parameters: 0 is the stem, `num_layers` - 1 the output norms.
+
+        Source: `get_num_layer_layer_wise` in ConvNeXt's object_detection/mmcv_custom/
+        layer_decay_optimizer_constructor.py, whose 6 layers of a ConvNeXt-T and 12 of the larger ones leave
+        out the stem and all that is new.
+        """
+        part, *rest = name.removeprefix("convnext.").split(".")
+        if part != "stages":
+            return 0 if part == "stem" else self.num_layers - 1
+        stage, kind, block = int(rest[0]), rest[1], int(rest[2])
+        if stage == 3:
+            return self.num_layers - 2
+        return stage + 1 + (block // 3 if stage == 2 and kind == "blocks" else 0)
 
     @property
     def size_divisibility(self) -> int:
@@ -90,9 +115,11 @@ def build_convnext(
     grn: bool = False,
     layer_scale: bool = True,
     in_channels: int = 3,
+    layer_scale_init: float = 1e-6,
     drop_path: float = 0.0,
     freeze_at: int = 0,
     output_norm: bool = True,
+    checkpointing: bool = False,
     out_features: Sequence[str] = STAGES,
 ) -> ConvNeXt:
     """A ConvNeXt of either version; the first five arguments stand in a converted file's provenance.
@@ -100,6 +127,7 @@ def build_convnext(
     Args:
         grn: version 2's global response normalisation.
         layer_scale: version 1's scale at each block's end.
+        layer_scale_init: what it begins with where no weights are loaded.
         drop_path: stochastic depth of the last block; it grows from 0 with the blocks.
 
     Raises:
@@ -117,7 +145,7 @@ def build_convnext(
         depths=tuple(depths),
         dims=tuple(dims),
         use_grn=grn,
-        ls_init_value=1e-6 if layer_scale else None,
+        ls_init_value=layer_scale_init if layer_scale else None,
         drop_path_rate=drop_path,
     )
-    return ConvNeXt(network, dims, out_features, freeze_at, output_norm)
+    return ConvNeXt(network, dims, out_features, freeze_at, output_norm, checkpointing)

@@ -81,6 +81,7 @@ class NamedWeights:
 _MOCO_README = "https://github.com/facebookresearch/moco/blob/main/README.md"
 _MOCO_FILES = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints"
 _SWAV_README = "https://github.com/facebookresearch/swav/blob/main/README.md"
+_CONVNEXT_FILES = "https://dl.fbaipublicfiles.com/convnext"
 _TORCHVISION = "https://github.com/pytorch/vision/blob/main/torchvision/models/resnet.py"
 
 
@@ -111,6 +112,19 @@ NAMED_WEIGHTS: Mapping[str, NamedWeights] = MappingProxyType(
                 "torchvision",
                 _TORCHVISION,
                 PublishedHash("sha256", "0676ba61", _TORCHVISION),
+            ),
+            # The files' own names, by which ConvNeXt's detectors and ConvNeXt-V2's README have them.
+            NamedWeights(
+                "convnext_tiny_imagenet",
+                f"{_CONVNEXT_FILES}/convnext_tiny_1k_224.pth",
+                "convnext",
+                "https://github.com/facebookresearch/ConvNeXt/blob/main/object_detection/README.md",
+            ),
+            NamedWeights(
+                "convnextv2_tiny_fcmae",
+                f"{_CONVNEXT_FILES}/convnextv2/pt_only/convnextv2_tiny_1k_224_fcmae.pt",
+                "fcmae",
+                "https://github.com/facebookresearch/ConvNeXt-V2/blob/main/README.md",
             ),
             # AugNet's ResNet-50 (arXiv 2106.06250), for which its README has one install the package.
             NamedWeights(
@@ -305,8 +319,9 @@ def _loadable(path: Path) -> str:
 def _is_for_detectron2(content: Any) -> bool:
     """Whether it is a model-zoo file (`__author__`), or tensors under Detectron2's names.
 
-    These are told by their stem: `layerK` and `conv1` without a `stem.` are torchvision's names. They
-    stand under "model" in what Detectron2's trainer saves and at the top of a safetensors file.
+    These are told by a ResNet's stem, since `layerK` and `conv1` without a `stem.` are torchvision's names,
+    or, of any backbone, by the RPN beside it. They stand under "model" in what Detectron2's trainer saves and
+    at the top of a safetensors file.
     """
     if not isinstance(content, Mapping):
         return False
@@ -316,7 +331,10 @@ def _is_for_detectron2(content: Any) -> bool:
     model = content.get("model", content)
     if not isinstance(model, Mapping):
         return False
-    return "__author__" in content or any(f".{key}".endswith(".stem.conv1.weight") for key in model)
+    return "__author__" in content or any(
+        f".{key}".endswith(".stem.conv1.weight") or f".{key}".startswith(".proposal_generator.")
+        for key in model
+    )
 
 
 def _converted(

@@ -26,7 +26,9 @@ MMDETECTION = ("selfsup", "ms2x", "model", "data", "schedule_1x", "schedule_2x",
 CONFIGS = "configs/fidelity.yaml"
 LOW_SHOT = "projects/low_shot/fidelity.yaml"
 # Nothing of these can be looked up: a paper's text, programs without fields, and this project's own.
-IN_WORDS = {"paper", "train_net", "definition", "control", "trainer"}
+IN_WORDS = {"paper", "train_net", "definition", "control", "trainer", "convnext_code", "swin_code"}
+# Compared in test_convnext_sources.py.
+CONVNEXT = {"convnext", "convnext_model", "swin_data", "swin_schedule"}
 
 
 def rows_from(sources):
@@ -47,13 +49,14 @@ def test_every_source_is_compared_or_in_words():
         "torch",
         "d2train",
         *IN_WORDS,
+        *CONVNEXT,
     }
     assert {row.source.partition(":")[0] for _, row in ROWS} == known
 
 
 def test_what_nobody_published_is_of_controls():
     of_controls = [(file, row) for file, row, *_ in rows_from({"control"})]
-    assert len(of_controls) == 5
+    assert len(of_controls) == 8
     for file, row in of_controls:
         assert row.configs and set(row.configs) <= set(read(file).controls), row
 

@@ -179,6 +179,17 @@ def test_a_file_based_on_another_has_its_rows_but_for_those_it_replaces(write):
         read(write("bad.yaml", based_on={"file": "base.yaml", "config": "middle"}))
 
 
+def test_rows_of_an_included_file_are_replaced_field_by_field(write):
+    momentum = {**ROW, "field": "momentum", "keys": "optimizer.momentum", "published": 0.9}
+    write("common.yaml", rows=[ROW, momentum])
+    own = {**ROW, "published": 0.1, "configs": ["short"]}
+    fidelity = read(write("own.yaml", include=["common.yaml"], rows=[own]))
+    assert [row.published for row in fidelity.rows_of("short")] == [0.1, 0.9]
+    assert [row.published for row in fidelity.rows_of("long")] == [0.02, 0.9]
+    # They stand in its table, which those of a file that it is based on do not.
+    assert "0.9" in table(fidelity)
+
+
 def test_the_table_tells_differences_with_their_reasons_and_escapes(write):
     rows = [
         ROW,

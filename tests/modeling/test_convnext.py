@@ -128,3 +128,27 @@ def test_without_timm_it_is_one_line(monkeypatch):
         InputError, match=r"a ConvNeXt needs timm .*pip install 'ssl-backbones\[vit\]'"
     ):
         build_convnext(**WIDTHS)
+
+
+def test_checkpointing_changes_no_loss_and_no_gradient(monkeypatch):
+    """With stochastic depth, and with a stage that is frozen; and each block is really run twice."""
+    found, calls = [], []
+    forward = timm.models.convnext.ConvNeXtBlock.forward
+    monkeypatch.setattr(
+        timm.models.convnext.ConvNeXtBlock,
+        "forward",
+        lambda self, x: calls.append(self) or forward(self, x),
+    )
+    for checkpointing in (False, True):
+        calls.clear()
+        torch.manual_seed(0)
+        network = build_convnext(
+            **WIDTHS, drop_path=0.5, freeze_at=2, checkpointing=checkpointing
+        ).train()
+        maps = network(torch.rand(2, 3, 64, 96))
+        loss = sum(values.square().mean() + values[:, 0].mean() for values in maps.values())
+        loss.backward()
+        found.append([loss, *(p.grad for p in network.parameters() if p.requires_grad)])
+        # The stages have 5 blocks; that of the first, which is frozen, needs no second run.
+        assert len(calls) == (9 if checkpointing else 5)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

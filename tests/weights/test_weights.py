@@ -93,6 +93,17 @@ def test_the_addresses_and_hashes_are_the_published_ones():
             "torchvision",
         ),
         (
+            "convnext_tiny_imagenet",
+            "https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224.pth",
+            "convnext",
+        ),
+        (
+            "convnextv2_tiny_fcmae",
+            "https://dl.fbaipublicfiles.com/convnext/convnextv2/pt_only/"
+            "convnextv2_tiny_1k_224_fcmae.pt",
+            "fcmae",
+        ),
+        (
             "augnet_imagenet",
             WheelFile("imgsim", "0.1.2", "imgsim/model.pth", "MIT"),
             "augnet",
@@ -106,6 +117,8 @@ def test_the_addresses_and_hashes_are_the_published_ones():
         "moco_v2_800ep": "a04e12f8",
         "swav_800ep": None,
         "supervised_imagenet": "0676ba61",
+        "convnext_tiny_imagenet": None,
+        "convnextv2_tiny_fcmae": None,
         "augnet_imagenet": in_record.hex(),
     }
     assert all(name == row.name for name, row in NAMED_WEIGHTS.items())
@@ -446,6 +459,14 @@ def test_a_file_of_detectron2s_trainer_is_returned_as_it_is(cache, tmp_path, pre
     path = str(tmp_path / "model_0000001.pth")
     assert f"{prefix}stem.conv1.weight" in torch.load(path, weights_only=True)["model"]
     assert resolve(path) == path
+    assert not cache.folder.exists()
+
+
+def test_so_is_one_of_a_detector_on_another_backbone_than_a_resnet(cache, tmp_path):
+    path = tmp_path / "model_final.pth"
+    names = ("backbone.bottom_up.convnext.stem.0.weight", "proposal_generator.rpn_head.conv.weight")
+    torch.save({"model": {name: torch.ones(2, 3, 4, 4) for name in names}}, path)
+    assert resolve(str(path)) == str(path)
     assert not cache.folder.exists()
 
 
