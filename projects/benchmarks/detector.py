@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2 import model_zoo
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.structures import Boxes, Instances, PolygonMasks
@@ -14,15 +15,23 @@ from torch import nn
 
 
 def config(
-    *, norm: str = "FrozenBN", freeze_at: int = 2, is_fast: bool = False, small: bool = False
+    *,
+    norm: str = "FrozenBN",
+    freeze_at: int = 2,
+    is_fast: bool = False,
+    small: bool = False,
+    backbone: str = "resnet50",
 ) -> Any:
     """The zoo's lazy config of the model.
 
     Args:
         is_fast: with this project's pooler.
+        backbone: or "convnext_tiny" or "vit_small" in its place, as this project's recipes put them there.
         small: a ResNet-18 with a few regions and narrow heads, for a test.
     """
     from ssl_backbones.fast.pooling.roi_pooler import FastROIPooler
+    from ssl_backbones.modeling.convnext import STAGES, build_convnext
+    from ssl_backbones.modeling.vit import SimpleFeaturePyramid, build_vit
 
     model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
     model.backbone.bottom_up.freeze_at = freeze_at
@@ -32,6 +41,12 @@ def config(
         model.roi_heads.mask_pooler._target_ = FastROIPooler
     if small:
         _shrink(model)
+    if backbone == "convnext_tiny":
+        widths = {"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 64]} if small else {}
+        model.backbone.bottom_up = L(build_convnext)(**widths, out_features=list(STAGES))
+    elif backbone == "vit_small":
+        widths = {"embed_dim": 32, "depth": 1, "num_heads": 1, "mlp_dim": 32} if small else {}
+        model.backbone = L(SimpleFeaturePyramid)(bottom_up=L(build_vit)(**widths))
     return model
 
 

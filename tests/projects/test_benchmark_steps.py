@@ -79,6 +79,15 @@ def test_which_side_of_a_step_has_the_allocator_setting(tmp_path, monkeypatch, n
     assert ("allocator" in comparison.opponent) == bool(stock)
 
 
+@pytest.mark.parametrize(
+    "other", [{"loss_cls": np.inf}, {"loss_cls": np.nan}, {"loss_mask": 1.0}, {}]
+)
+def test_a_backbone_that_does_not_train_is_found(other):
+    step.check_finite({"loss_cls": 1.0}, {"loss_cls": 2.0})
+    with pytest.raises(Disagreement, match="the losses are"):
+        step.check_finite({"loss_cls": 1.0}, other)
+
+
 def test_the_allocator_setting_is_the_documented_one():
     text = (Path(__file__).parents[2] / "docs/speed.md").read_text()
     assert f"GLIBC_TUNABLES={processes.ALLOCATOR['GLIBC_TUNABLES']} " in text

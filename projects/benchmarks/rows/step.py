@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ class Setting(NamedTuple):
     norm: str
     freeze_at: int
     small: bool
+    backbone: str = "resnet50"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -247,10 +249,41 @@ def notes(is_stock_set: bool) -> list[str]:
     ]
 
 
+def beside(backbone: str, name: str, folder: Path, small: bool) -> Comparison:
+    """Another backbone beside the ResNet-50, both with all that this project has for speed."""
+    start = (lambda make, environment: make()) if small else side
+    resnet, other = (Setting("BN", 1, small, of) for of in ("resnet50", backbone))
+    return Comparison(
+        stock=start(partial(make, resnet, True), ALLOCATOR),
+        ours=start(partial(make, other, True), ALLOCATOR),
+        check=check_finite,
+        opponent="ResNet-50 in this project's recipe",
+        notes=lambda: [
+            f"{THREADS} threads on both sides, fused SGD, FastROIPooler, the allocator setting.",
+            f"What is called ours is {name}, trained whole, with random weights.",
+        ],
+    )
+
+
+def timm_is_missing() -> str | None:
+    return None if importlib.util.find_spec("timm") else "no timm"
+
+
+def check_finite(resnet: dict[str, float], other: dict[str, float]) -> None:
+    """As `TWO_NETWORKS` says."""
+    import math
+
+    if resnet.keys() != other.keys() or not all(
+        map(math.isfinite, (*resnet.values(), *other.values()))
+    ):
+        raise Disagreement(f"the losses are {resnet} and {other}")
+
+
 SAME = (
     "losses equal to 1e-5; gradients of pooling 256 channels at most 10 % farther than stock's from "
     "those in float64; each parameter's gradient equal to 1 %"
 )
+TWO_NETWORKS = "the same losses by name, all finite: two networks give two results"
 WHAT = "a training step of Mask R-CNN R50-FPN on the CPU, 2 images of 320x480, {}"
 
 ROWS = [
@@ -277,5 +310,20 @@ ROWS = [
         goal=None,
         must=None,
         prepare=partial(prepare, "BN", 1, {}),
+    ),
+    *(
+        Row(
+            name=f"step-{backbone.replace('_', '-')}",
+            what=f"a training step of Mask R-CNN on the CPU, 2 images of 320x480, with {name} for R50-FPN",
+            same=TWO_NETWORKS,
+            goal=None,
+            must=None,
+            prepare=partial(beside, backbone, name),
+            needs=timm_is_missing,
+        )
+        for backbone, name in (
+            ("convnext_tiny", "ConvNeXt-T and an FPN"),
+            ("vit_small", "ViT-S/16 and a simple feature pyramid"),
+        )
     ),
 ]
