@@ -34,6 +34,20 @@ def write_dino(path: Path) -> None:
     torch.save(content, path)
 
 
+def write_dino_vit(path: Path) -> None:
+    """As DINO publishes its ViTs: a state dict without a head. One block, of weights that look trained."""
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.models.vision_transformer.VisionTransformer(
+        embed_dim=64, depth=1, num_heads=1, num_classes=0
+    )
+    state = network.state_dict()
+    torch.save(
+        {name: value + 0.1 * torch.randn(value.shape) for name, value in state.items()}, path
+    )
+
+
 def write_without_statistics(converted: Path, path: Path) -> None:
     """A converted file of which a script took the parameters and not the running statistics."""
     tensors = read_checkpoint(converted).content["model"]

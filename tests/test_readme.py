@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from page_commands import commands, files, python_blocks, shows
-from page_files import write_dino, write_own_data, write_without_statistics
+from page_files import write_dino, write_dino_vit, write_own_data, write_without_statistics
 from yolo_files import write_yolo
 
 CHECKOUT = Path(__file__).parent.parent
@@ -77,6 +77,14 @@ TABLE = {
     "[fast]": Sized(
         {"pip install 'ssl-backbones[fast]'": "python -m pip install '.[fast]'"},
         "--dry-run --no-deps --no-build-isolation -q",
+    ),
+    "dino_deitsmall16_pretrain.pth": Sized(),
+    "my_vit.py": Sized(
+        GPUS_TO_CPU,
+        "model.backbone.bottom_up.embed_dim=64 model.backbone.bottom_up.depth=1 "
+        "model.backbone.bottom_up.num_heads=1 model.backbone.bottom_up.mlp_dim=256",
+        small=True,
+        trains=True,
     ),
     "check_data.py": Sized(),
     "--classes three,ten": Sized(),
@@ -216,6 +224,7 @@ def workplace(module_folder, digits, moco_file, converted, whole):
     # For what the quickstart makes, a smaller run.
     shutil.copytree(whole(1), folder / "output" / "quickstart" / "moco_digits")
     write_dino(folder / "dino_resnet50_full.pth")
+    write_dino_vit(folder / "dino_deitsmall16_pretrain.pth")
     write_without_statistics(converted, folder / "from_a_script.pkl")
     write_own_data(digits, folder / "numerals")
     write_yolo(digits, folder, segments=True)[0].rename(folder / "signs")

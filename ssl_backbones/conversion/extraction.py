@@ -88,13 +88,14 @@ def extract(found: Identified, known: Mapping[str, object] = MappingProxyType({}
     for name, key in list(sources.items()):
         own, values_of = family.plain(name, found.state_dict[key])
         values[own], sources[own] = values_of, sources.pop(name)
-    values, merged = family.merged(values)
+    known = _known(found, known)
+    values, merged = family.merged(values, known)
     first = {name: sources[names[0]] for name, names in merged.items()}
     parts = {sources[part]: name for name, names in merged.items() for part in names[1:]}
     sources |= first
     try:
         architecture, problems = family.closest(
-            {name: _shape(value) for name, value in values.items()}, _known(found, known)
+            {name: _shape(value) for name, value in values.items()}, known
         )
     except InputError as error:
         raise NotThere(str(error)) from error
@@ -347,6 +348,7 @@ def from_pretraining(
         "method": found.method,
         "layout": found.layout.name,
         "branch": found.branch,
+        **({"license": _license(found.layout)} if found.layout.license else {}),
         "input": {**_input(found, backbone.architecture), **said.input},
         **({"input_stated_by": dict(said.by)} if said.by else {}),
         **({"texts_beside": dict(said.beside)} if said.beside else {}),
@@ -356,6 +358,11 @@ def from_pretraining(
     if "pixel_mean" in said.input and "assumed" not in said.input:
         origin["input"].pop("assumed", None)
     return Loaded(checkpoint, backbone, origin, found)
+
+
+def _license(layout: Layout) -> str:
+    """Nothing tells a project's own weights from what others trained with its code."""
+    return f"{layout.license}, if these are the project's published weights"
 
 
 def _refuse_folded_norms(backbone: Backbone) -> None:

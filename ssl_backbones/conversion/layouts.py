@@ -73,6 +73,7 @@ class Layout:
         inputs: another `input`, by the name that the command line asked for.
         network: what its code says of the network and no tensor shows, such as the heads of a ViT.
         networks: another `network`, by the name that the command line asked for.
+        license: what the project states of its published weights; empty where that was not read.
         also: other names that the command line takes for it.
         traps: what goes wrong in conversions that know less.
         inferred: what of this row was concluded and not read; empty where all was read.
@@ -101,6 +102,7 @@ class Layout:
     inputs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     network: Mapping[str, object] = field(default_factory=dict)
     networks: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    license: str = ""
     also: tuple[str, ...] = ()
     traps: tuple[str, ...] = ()
     inferred: str = ""
@@ -1551,7 +1553,9 @@ _CONVNEXT_ROW = {
     "closed": True,
 }
 _CONVNEXT_HEAD = {"norm": _FINAL_NORM, "head": _CLASSIFIER}
+_NON_COMMERCIAL = "CC-BY-NC-4.0"
 _FCMAE_ROW = _CONVNEXT_ROW | {
+    "license": _NON_COMMERCIAL,
     "selfsup": "fcmae",
     "methods": ("FCMAE",),
     "source": _CONVNEXT_V2,
@@ -1597,6 +1601,7 @@ CONVNEXT_LAYOUTS = (
         selfsup="dinov3",
         methods=("DINOv3, distilled into a ConvNeXt",),
         source=_DINOV3,
+        license="DINOv3 License",
         container=(),
         signature=("downsample_layers.3.1.weight", "stages.3.0.gamma", "norms.3"),
         inside={"norm": _FINAL_NORM, "norms": "the same norm under a second name"},
@@ -1608,6 +1613,7 @@ CONVNEXT_LAYOUTS = (
         selfsup="dinov3",
         methods=("DINOv3, distilled into a ConvNeXt",),
         source=f"{_DINOV3}, dinov3/train/ssl_meta_arch.py",
+        license="DINOv3 License",
         container=("teacher",),
         signature=("backbone.downsample_layers.3.1.weight", "dino_head"),
         inside={"norm": _FINAL_NORM, "norms": "the same norm under a second name"},
@@ -1619,6 +1625,7 @@ CONVNEXT_LAYOUTS = (
         selfsup="vicregl",
         methods=("VICRegL",),
         source="https://github.com/facebookresearch/VICRegL: convnext.py, hubconf.py",
+        license=_NON_COMMERCIAL,
         container=(),
         signature=("downsample_layers.3.1.weight", "stages.3.0.pwconv2"),
         absent=("norms.3", "head"),
@@ -1631,6 +1638,7 @@ CONVNEXT_LAYOUTS = (
         selfsup="vicregl",
         methods=("VICRegL",),
         source="https://github.com/facebookresearch/VICRegL: main_vicregl.py, utils.py",
+        license=_NON_COMMERCIAL,
         container=("model",),
         signature=("backbone.downsample_layers.3.1.weight", "backbone.stages.3.0.pwconv2"),
         inside={"norm*": _FINAL_NORM},
@@ -1698,14 +1706,6 @@ CONVNEXT_LAYOUTS = (
 )
 LAYOUTS += CONVNEXT_LAYOUTS
 
-_QKV_NAMES: Renames = (
-    ("blocks.*.attn.q_bias", "blocks.*.attn.q.bias"),
-    ("blocks.*.attn.v_bias", "blocks.*.attn.v.bias"),
-    ("blocks.*.gamma_1", "blocks.*.ls1.gamma"),
-    ("blocks.*.gamma_2", "blocks.*.ls2.gamma"),
-)
-"""timm's of an EVA, as it has DINOv3's networks."""
-
 DINO_VIT_NAMES: Renames = (
     ("register_tokens", "reg_token"),
     ("storage_tokens", "reg_token"),
@@ -1717,191 +1717,209 @@ DINO_VIT_NAMES: Renames = (
     ("blocks.*.mlp.w3", "blocks.*.mlp.fc2"),
     ("blocks.*.*.mlp.w3", "blocks.*.*.mlp.fc2"),
 )
+EVA_NAMES: Renames = (
+    ("blocks.*.attn.q_bias", "blocks.*.attn.q.bias"),
+    ("blocks.*.attn.v_bias", "blocks.*.attn.v.bias"),
+    ("blocks.*.gamma_1", "blocks.*.ls1.gamma"),
+    ("blocks.*.gamma_2", "blocks.*.ls2.gamma"),
+)
+"""timm's of an EVA, as it has DINOv3's networks, and iBOT's of a layer scale."""
 
 HUGGING_FACE_VIT_NAMES: Renames = (
     ("embeddings.cls_token", "cls_token"),
     ("embeddings.position_embeddings", "pos_embed"),
     ("embeddings.register_tokens", "reg_token"),
     ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
-    ("encoder.layer", "blocks"),
+    ("embeddings.patch_embeddings", "patch_embed.proj"),
+    *((blocks, "blocks") for blocks in ("encoder.layer", "model.layer", "layer", "layers")),
     ("blocks.*.layernorm_before", "blocks.*.norm1"),
     ("blocks.*.layernorm_after", "blocks.*.norm2"),
     ("blocks.*.attention.attention.query", "blocks.*.attn.q"),
     ("blocks.*.attention.attention.key", "blocks.*.attn.k"),
     ("blocks.*.attention.attention.value", "blocks.*.attn.v"),
     ("blocks.*.attention.output.dense", "blocks.*.attn.proj"),
+    *((f"blocks.*.attention.{part}_proj", f"blocks.*.attn.{part}") for part in "qkv"),
+    ("blocks.*.attention.o_proj", "blocks.*.attn.proj"),
     ("blocks.*.intermediate.dense", "blocks.*.mlp.fc1"),
     ("blocks.*.output.dense", "blocks.*.mlp.fc2"),
     ("blocks.*.mlp.weights_in", "blocks.*.mlp.fc1"),
     ("blocks.*.mlp.weights_out", "blocks.*.mlp.fc2"),
+    ("blocks.*.mlp.gate_proj", "blocks.*.mlp.fc1_g"),
+    ("blocks.*.mlp.up_proj", "blocks.*.mlp.fc1_x"),
+    ("blocks.*.mlp.down_proj", "blocks.*.mlp.fc2"),
     ("blocks.*.layer_scale1.lambda1", "blocks.*.ls1.gamma"),
     ("blocks.*.layer_scale2.lambda1", "blocks.*.ls2.gamma"),
     ("layernorm", "norm"),
 )
-
-HUGGING_FACE_DINOV3_VIT_NAMES: Renames = (
-    ("embeddings.cls_token", "cls_token"),
-    ("embeddings.register_tokens", "reg_token"),
-    ("embeddings.patch_embeddings", "patch_embed.proj"),
-    ("model.layer", "blocks"),
-    ("layer", "blocks"),
-    ("blocks.*.attention.q_proj", "blocks.*.attn.q"),
-    ("blocks.*.attention.k_proj", "blocks.*.attn.k"),
-    ("blocks.*.attention.v_proj", "blocks.*.attn.v"),
-    ("blocks.*.attention.o_proj", "blocks.*.attn.proj"),
-    ("blocks.*.layer_scale1.lambda1", "blocks.*.ls1.gamma"),
-    ("blocks.*.layer_scale2.lambda1", "blocks.*.ls2.gamma"),
-    ("blocks.*.mlp.gate_proj", "blocks.*.mlp.fc1_g"),
-    ("blocks.*.mlp.up_proj", "blocks.*.mlp.fc1_x"),
-    ("blocks.*.mlp.down_proj", "blocks.*.mlp.fc2"),
-)
+"""As files of every version of transformers have them, of ViT's, DINOv2's and DINOv3's classes."""
 
 _MASK_TOKEN = "mask token of the pretraining"
-_DINO_POSITIONS = {"interpolate_offset": 0.1, "interpolate_antialias": False}
-_PLAIN_POSITIONS = {"interpolate_offset": 0.0, "interpolate_antialias": False}
-_SMOOTH_POSITIONS = {"interpolate_offset": 0.0, "interpolate_antialias": True}
-"""How positions are brought to another size of image; by the projects' `interpolate_pos_encoding`."""
+_MASKS = {"mask_token": _MASK_TOKEN, "masked_embed": _MASK_TOKEN}
+_HF_MASK = {"embeddings.mask_token": _MASK_TOKEN}
+_CLASSES = {"head": _CLASSIFIER, "fc_norm": _FINAL_NORM}
+
+
+def _positions(offset: float, antialias: bool, eps: float = 1e-6, **more: object) -> dict:
+    """What no tensor of a ViT shows: by the project's `interpolate_pos_encoding` and its norms."""
+    found = {"interpolate_offset": offset, "interpolate_antialias": antialias}
+    return {"norm_eps": eps, **found, **more}
+
+
+_BOTH = ["interpolate_antialias", "interpolate_offset"]
+_DINO = _positions(0.1, False, head_dim=64)
+_REGISTERS = _positions(0.0, True, head_dim=64)
+_PLAIN = _positions(0.0, False)
+_MOCO_V3 = _PLAIN | {"num_heads": 12}
+_TIMM = _positions(0.0, True, assumed=["num_heads"])
+
 _VIT_ROW = {
     "family": "vit",
     "prefix": "",
     "container": (),
     "input": IMAGES,
     "closed": True,
-    "network": {"norm_eps": 1e-6, **_DINO_POSITIONS},
+    "network": _DINO,
+    "inside": _MASKS,
 }
 _VIT = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks")
-_HEADLESS = {"mask_token": _MASK_TOKEN, "masked_embed": _MASK_TOKEN}
-_DINO_PROJECT = "https://github.com/facebookresearch/dino: vision_transformer.py, main_dino.py"
-_IBOT = "https://github.com/bytedance/ibot: models/vision_transformer.py, main_ibot.py"
-_MOCO_V3 = "https://github.com/facebookresearch/moco-v3: vits.py, moco/builder.py, main_moco.py"
-_MAE = "https://github.com/facebookresearch/mae: models_mae.py, models_vit.py, util/"
-_DINOV2 = "https://github.com/facebookresearch/dinov2: dinov2/models/vision_transformer.py, hub/"
-_DINOV3_VIT = (
-    "https://github.com/facebookresearch/dinov3: dinov3/models/vision_transformer.py, hub/"
-)
-_TRANSFORMERS = "https://github.com/huggingface/transformers: models/"
+_IN_TRAINING = tuple(f"backbone.{name}" for name in _VIT)
+_DINO_ROW = _VIT_ROW | {
+    "selfsup": "dino",
+    "methods": ("DINO",),
+    "source": "https://github.com/facebookresearch/dino: vision_transformer.py, main_dino.py",
+    "license": "Apache-2.0",
+}
+_IBOT_ROW = _VIT_ROW | {
+    "selfsup": "ibot",
+    "methods": ("iBOT",),
+    "source": "https://github.com/bytedance/ibot: models/vision_transformer.py, main_ibot.py",
+    "license": "Apache-2.0",
+    "renames": EVA_NAMES,
+}
+_TEACHER = {
+    "container": ("teacher",),
+    "prefix": "backbone.",
+    "signature": _IN_TRAINING,
+    "branch": "teacher",
+    "other": Network("student", ("student",), "backbone."),
+    "drops": {"head": _HEAD},
+}
 _MOCO_V3_ROW = _VIT_ROW | {
     "selfsup": "mocov3",
     "methods": ("MoCo v3",),
-    "source": _MOCO_V3,
+    "source": "https://github.com/facebookresearch/moco-v3: vits.py, moco/builder.py, main_moco.py",
+    "license": _NON_COMMERCIAL,
     "container": ("state_dict",),
-    "network": {"norm_eps": 1e-6, "num_heads": 12, **_PLAIN_POSITIONS},
-    "inside": {"head": _PROJECTOR},
-    "drops": {"predictor": _PREDICTOR},
+    "network": _MOCO_V3,
     "traps": ("its ViT-S has 12 heads, all others' 6, and no tensor shows it",),
     "inferred": "how positions are interpolated: it trains and tests at one size, with fixed sines",
 }
 _DINOV2_ROW = _VIT_ROW | {
     "selfsup": "dinov2",
     "methods": ("DINOv2", "what lightly-train exports of it"),
-    "source": _DINOV2,
+    "source": "https://github.com/facebookresearch/dinov2: dinov2/models/vision_transformer.py, hub/",
+    "license": "Apache-2.0",
     "renames": DINO_VIT_NAMES,
-    "inside": {"mask_token": _MASK_TOKEN},
     "traps": ("the hub interpolates positions otherwise where there are registers",),
 }
-_REGISTERS = {"norm_eps": 1e-6, **_SMOOTH_POSITIONS}
 _DINOV3_ROW = _VIT_ROW | {
     "selfsup": "dinov3",
     "methods": ("DINOv3", "what lightly-train exports of it"),
-    "source": _DINOV3_VIT,
+    "source": "https://github.com/facebookresearch/dinov3: dinov3/models/vision_transformer.py, hub/",
+    "license": "DINOv3 License",
     "renames": DINO_VIT_NAMES,
     "network": {"norm_eps": 1e-5},
-    "inside": {
-        "mask_token": _MASK_TOKEN,
-        "cls_norm": "norm of the class token alone",
-        "local_cls_norm": "norm of the class token alone",
-    },
+    "inside": _MASKS | dict.fromkeys(("cls_norm", "local_cls_norm"), "norm of the class token"),
     "traps": ("the bias of keys is masked to 0", "the norms' eps is 1e-5, unlike all others'"),
 }
 _META_HEADS = {"dino_head": _PROJECTOR, "ibot_head": _PROJECTOR, "gram_backbone": _STATE}
-_ASSUMED_VIT = {"norm_eps": 1e-6, **_SMOOTH_POSITIONS, "assumed": ["num_heads"]}
+_META_TRAINING = {
+    f"{of}{n}": why for of in ("teacher.", "student.") for n, why in _META_HEADS.items()
+}
+_META_TRAINING |= dict.fromkeys(("dino_loss", "ibot_patch_loss", "koleo_loss"), _STATE)
+_LIGHTLY_TRAIN_VIT = "{}_embedding_model.wrapped_model._model."
+_TIMM_ROW = _VIT_ROW | {
+    "selfsup": "timm",
+    "methods": ("supervised and self-supervised ViTs in timm's form",),
+    "source": "https://github.com/huggingface/pytorch-image-models: timm/models/vision_transformer.py",
+    "network": _TIMM,
+    "absent": ("mask_token", "register_tokens", "decoder_embed"),
+    "inside": _CLASSES,
+}
+_HF_ROW = _VIT_ROW | {
+    "selfsup": "huggingface",
+    "source": "https://github.com/huggingface/transformers: models/vit, vit_mae, dinov2, dinov3_vit",
+    "renames": HUGGING_FACE_VIT_NAMES,
+    "inside": _HF_MASK | {"pooler": _CLASSIFIER},
+    "drops": {"classifier": _CLASSIFIER, "decoder": "decoder of the pretraining"},
+}
 VIT_LAYOUTS = (
     Layout(
         name="dino-vit",
-        selfsup="dino",
-        methods=("DINO", "iBOT", "any in timm's names without a head"),
-        source=f"{_DINO_PROJECT}, hubconf.py",
         signature=_VIT,
         absent=("head", "fc_norm", "reg_token", "register_tokens", "**.ls1", "decoder_embed"),
-        inside=_HEADLESS,
-        also=("ibot", "timm", "mae"),
-        networks={
-            "timm": _ASSUMED_VIT,
-            "mae": {"norm_eps": 1e-6, **_PLAIN_POSITIONS},
-            "ibot": _VIT_ROW["network"],
-        },
+        also=("ibot", "timm", "mae", "mocov3"),
+        networks={"timm": _TIMM, "mae": _PLAIN, "ibot": _DINO, "mocov3": _MOCO_V3},
         traps=("timm's files without a head and MAE's have the same names: --selfsup says which",),
-        **(_VIT_ROW | {"network": {**_VIT_ROW["network"], "assumed": sorted(_DINO_POSITIONS)}}),
+        **(_DINO_ROW | {"network": _DINO | {"assumed": _BOTH}}),
     ),
     Layout(
         name="dino-vit-training",
-        selfsup="dino",
-        methods=("DINO",),
-        source=_DINO_PROJECT,
-        signature=("backbone.cls_token", "backbone.pos_embed", "backbone.blocks"),
         entries=("student",),
         no_entries=("ibot_loss",),
-        branch="teacher",
-        other=Network("student", ("student",), "backbone."),
-        inside=_HEADLESS,
-        drops={"head": _HEAD},
         beside=TRAINING | {"dino_loss": "state of the loss"},
         traps=("the published evaluation uses the teacher",),
-        **(_VIT_ROW | {"container": ("teacher",), "prefix": "backbone."}),
+        **(_DINO_ROW | _TEACHER),
     ),
     Layout(
         name="ibot-training",
-        selfsup="ibot",
-        methods=("iBOT",),
-        source=_IBOT,
-        signature=("backbone.cls_token", "backbone.pos_embed", "backbone.blocks"),
         entries=("student", "ibot_loss"),
-        branch="teacher",
-        other=Network("student", ("student",), "backbone."),
-        inside=_HEADLESS,
-        drops={"head": _HEAD},
         beside=TRAINING | {"ibot_loss": "state of the loss"},
-        **(_VIT_ROW | {"container": ("teacher",), "prefix": "backbone."}),
+        **(_IBOT_ROW | _TEACHER),
     ),
     Layout(
         name="ibot",
-        selfsup="ibot",
-        methods=("iBOT",),
-        source=f"{_IBOT}, extract_backbone_weights.py",
         signature=_VIT,
-        inside=_HEADLESS,
-        **(_VIT_ROW | {"container": ("state_dict",)}),
+        no_entries=("version",),
+        **(_IBOT_ROW | {"container": ("state_dict",), "network": _DINO | {"assumed": _BOTH}}),
     ),
     Layout(
         name="moco-v3-vit",
         signature=("base_encoder.cls_token", "base_encoder.blocks", "momentum_encoder"),
         branch="online",
         other=Network("momentum", ("state_dict",), "momentum_encoder."),
-        **(_MOCO_V3_ROW | {"prefix": "base_encoder."}),
+        drops={"predictor": _PREDICTOR},
+        **(_MOCO_V3_ROW | {"prefix": "base_encoder.", "inside": {"head": _PROJECTOR}}),
     ),
     Layout(
         name="moco-v3-vit-head",
         signature=(*_VIT, "head"),
-        entries=("arch",),
+        entries=("arch", "best_acc1"),
+        no_entries=("version",),
         **(_MOCO_V3_ROW | {"inside": {"head": _CLASSIFIER}}),
     ),
     Layout(
         name="mae",
         selfsup="mae",
         methods=("MAE", "MAE, fine-tuned"),
-        source=_MAE,
+        source="https://github.com/facebookresearch/mae: models_mae.py, models_vit.py, util/",
+        license=_NON_COMMERCIAL,
         signature=_VIT,
         absent=("**.ls1", "reg_token"),
-        inside={"head": _CLASSIFIER, "fc_norm": _FINAL_NORM, "mask_token": _MASK_TOKEN},
-        drops={
-            name: "decoder of the pretraining"
-            for name in (
+        drops=dict.fromkeys(
+            (
                 *("decoder_embed", "decoder_pos_embed", "decoder_blocks"),
                 *("decoder_norm", "decoder_pred"),
-            )
-        },
-        traps=("ViT-H has 16 heads of 80 channels", "its positions are fixed sines"),
-        **(_VIT_ROW | {"container": ("model",), "network": {"norm_eps": 1e-6, **_PLAIN_POSITIONS}}),
+            ),
+            "decoder of the pretraining",
+        ),
+        also=("mocov3",),
+        networks={"mocov3": _MOCO_V3},
+        traps=(
+            "ViT-H has 16 heads of 80 channels",
+            "MoCo v3's convert_to_deit.py writes the same names, with 12 heads in a ViT-S",
+        ),
+        **(_VIT_ROW | {"container": ("model",), "network": _PLAIN, "inside": _MASKS | _CLASSES}),
     ),
     Layout(
         name="dinov2",
@@ -1916,42 +1934,25 @@ VIT_LAYOUTS = (
     ),
     *(
         Layout(
-            name=f"dinov2{registers}-{suffix}",
+            name=f"dinov2{registers}-{name}",
             signature=(
-                f"{prefix}backbone.pos_embed",
-                f"{prefix}backbone.blocks",
-                f"{prefix}dino_head",
-                *((f"{prefix}backbone.register_tokens",) if registers else ()),
+                *(f"{of}backbone.{part}" for part in ("pos_embed", "blocks")),
+                f"{of}dino_head",
+                *((f"{of}backbone.register_tokens",) if registers else ()),
             ),
-            absent=() if registers else (f"{prefix}backbone.register_tokens",),
-            drops={
-                f"{one}{head}": reason
-                for one in ("", "teacher.", "student.")
-                for head, reason in _META_HEADS.items()
-            }
-            | {"dino_loss": _STATE, "ibot_patch_loss": _STATE, "koleo_loss": _STATE},
+            absent=() if registers else (f"{of}backbone.register_tokens",),
+            drops=_META_TRAINING if of else _META_HEADS,
+            branch="teacher" if of else "",
+            other=Network("student", ("model",), "student.backbone.") if of else None,
             **(
                 _DINOV2_ROW
-                | {
-                    "container": (container,),
-                    "prefix": f"{prefix}backbone.",
-                    "network": _REGISTERS if registers else _VIT_ROW["network"],
-                }
-                | (
-                    {
-                        "branch": "teacher",
-                        "other": Network("student", ("model",), "student.backbone."),
-                    }
-                    if prefix
-                    else {}
-                )
+                | {"container": (container,), "prefix": f"{of}backbone."}
+                # A training's config may have either.
+                | {"network": (_REGISTERS | {"assumed": _BOTH}) if registers else _DINO}
             ),
         )
         for registers in ("", "-reg")
-        for suffix, container, prefix in (
-            ("training", "model", "teacher."),
-            ("teacher", "teacher", ""),
-        )
+        for name, container, of in (("training", "model", "teacher."), ("teacher", "teacher", ""))
     ),
     Layout(
         name="dinov3-vit",
@@ -1963,138 +1964,95 @@ VIT_LAYOUTS = (
         name="dinov3-vit-training",
         signature=("backbone.rope_embed.periods", "backbone.blocks", "dino_head"),
         drops=_META_HEADS,
-        **(_DINOV3_ROW | {"container": ("teacher",), "prefix": "backbone."}),
-    ),
-    Layout(
-        name="lightly-train-vit",
-        selfsup="lightly_train",
-        methods=("DINOv2 of lightly-train",),
-        source=f"{_LIGHTLY_TRAIN}_models/dinov2_vit/dinov2_vit.py, _methods/dinov2/dinov2.py",
-        signature=("teacher_embedding_model.wrapped_model._model.pos_embed",),
-        branch="teacher",
-        other=Network("student", ("state_dict",), "student_embedding_model.wrapped_model._model."),
-        inside={"mask_token": _MASK_TOKEN},
-        drops=_LIGHTLY_TRAIN_ROW["drops"]
-        | {"teacher_head": _MOMENTUM_HEAD, "student_head": _PROJECTOR},
-        beside=_LIGHTLY_TRAIN_ROW["beside"],
         **(
-            _VIT_ROW
-            | {
-                "container": ("state_dict",),
-                "prefix": "teacher_embedding_model.wrapped_model._model.",
-                "renames": DINO_VIT_NAMES,
-                "closed": False,
-                "network": {
-                    **_VIT_ROW["network"],
-                    "assumed": ["interpolate_antialias", "interpolate_offset"],
-                },
-            }
+            _DINOV3_ROW
+            | {"container": ("teacher",), "prefix": "backbone."}
+            | {"network": {"norm_eps": 1e-5, "assumed": ["norm_eps"]}}
+            | {"traps": ("its default config has an eps of 1e-6, and turns in bfloat16: 1e-3 off",)}
         ),
     ),
     *(
         Layout(
-            name=name,
-            selfsup="timm",
-            methods=(methods,),
-            source="https://github.com/huggingface/pytorch-image-models: timm/models/vision_transformer.py",
-            signature=("cls_token", "pos_embed", "patch_embed.proj.weight", tells),
-            absent=("mask_token", "register_tokens", "decoder_embed", *absent),
-            inside={"head": _CLASSIFIER, "fc_norm": _FINAL_NORM},
-            **(_VIT_ROW | {"network": _ASSUMED_VIT}),
+            name=f"lightly-train-vit{registers}",
+            selfsup="lightly_train",
+            methods=("DINOv2 of lightly-train",),
+            source=f"{_LIGHTLY_TRAIN}_models/dinov2_vit/dinov2_vit.py, _methods/dinov2/dinov2.py",
+            signature=(
+                f"{_LIGHTLY_TRAIN_VIT.format('teacher')}pos_embed",
+                *((f"{_LIGHTLY_TRAIN_VIT.format('teacher')}register_tokens",) if registers else ()),
+            ),
+            absent=() if registers else (f"{_LIGHTLY_TRAIN_VIT.format('teacher')}register_tokens",),
+            branch="teacher",
+            other=Network("student", ("state_dict",), _LIGHTLY_TRAIN_VIT.format("student")),
+            drops=_LIGHTLY_TRAIN_ROW["drops"]
+            | {"teacher_head": _MOMENTUM_HEAD, "student_head": _PROJECTOR},
+            beside=_LIGHTLY_TRAIN_ROW["beside"],
+            **(
+                _VIT_ROW
+                | {"container": ("state_dict",), "prefix": _LIGHTLY_TRAIN_VIT.format("teacher")}
+                | {"renames": DINO_VIT_NAMES, "closed": False}
+                | {"network": (_REGISTERS if registers else _DINO) | {"assumed": _BOTH}}
+            ),
         )
-        for name, methods, tells, absent in (
-            ("timm-vit", "supervised ViTs in timm's form", "head", ()),
-            ("timm-dinov2", "DINOv2 in timm's form", "blocks.0.ls1.gamma", ("head",)),
-        )
+        for registers in ("", "-reg")
+    ),
+    Layout(name="timm-vit", signature=(*_VIT, "head"), **_TIMM_ROW),
+    Layout(
+        name="timm-dinov2",
+        signature=(*_VIT, "blocks.0.ls1.gamma"),
+        **(_TIMM_ROW | {"absent": (*_TIMM_ROW["absent"], "head")}),
+    ),
+    Layout(
+        name="timm-vit-training",
+        signature=_VIT,
+        entries=("version",),
+        **(_TIMM_ROW | {"container": ("state_dict",)}),
     ),
     Layout(
         name="timm-dinov3-vit",
-        selfsup="timm",
-        methods=("DINOv3 in timm's form",),
-        source="https://github.com/huggingface/pytorch-image-models: timm/models/eva.py",
         signature=("cls_token", "reg_token", "blocks.0.gamma_1", "blocks.0.attn.qkv.weight"),
-        absent=("pos_embed",),
-        inside={"head": _CLASSIFIER},
         traps=("names without _qkvb lack the biases of queries and values: up to 0.30 off",),
         **(
-            _VIT_ROW
-            | {"renames": _QKV_NAMES, "network": {"norm_eps": 1e-5, "assumed": ["rope_periods"]}}
+            _TIMM_ROW
+            | {"absent": ("pos_embed",), "renames": EVA_NAMES}
+            | {"network": {"norm_eps": 1e-5, "assumed": ["rope_periods"]}}
         ),
     ),
     *(
         Layout(
-            name=f"hugging-face-vit{name}",
-            selfsup="huggingface",
-            methods=("ViTModel, ViTMAEModel and their classifiers; DINO, MAE and MSN in them",),
-            source=f"{_TRANSFORMERS}vit, vit_mae",
-            signature=(
-                f"{prefix}embeddings.position_embeddings",
-                f"{prefix}encoder.layer.0.attention.attention.query",
-                f"{prefix}encoder.layer.0.layernorm_before",
+            name=f"hugging-face-{name}{'-head' if prefix else ''}",
+            methods=(methods,),
+            signature=tuple(
+                part if part.startswith("**.") else f"{prefix}{part}" for part in signature
             ),
-            inside={"pooler": _CLASSIFIER, "embeddings.mask_token": _MASK_TOKEN},
-            drops={"classifier": _CLASSIFIER, "decoder": "decoder of the pretraining"},
-            traps=("its norms have an eps of 1e-12 unless the config.json beside it says another",),
-            **(
-                _VIT_ROW
-                | {
-                    "prefix": prefix,
-                    "renames": HUGGING_FACE_VIT_NAMES,
-                    "network": {
-                        "norm_eps": 1e-12,
-                        **_PLAIN_POSITIONS,
-                        "assumed": ["norm_eps", "num_heads"],
-                    },
-                }
+            absent=tuple(f"{prefix}{part}" for part in absent),
+            **(_HF_ROW | {"prefix": prefix, "network": network}),
+        )
+        for name, methods, prefixes, signature, absent, network in (
+            (
+                *("vit", "ViTModel, ViTMAEModel, ViTMSNModel: DINO, MAE and MSN in them"),
+                *(("", "vit."), ("embeddings.position_embeddings", "**.layernorm_before"), ()),
+                _positions(0.0, False, 1e-12, assumed=["norm_eps", "num_heads"]),
+            ),
+            (
+                *("dinov2", "Dinov2Model", ("", "dinov2.")),
+                ("embeddings.position_embeddings", "**.layer_scale1.lambda1"),
+                ("embeddings.register_tokens",),
+                _positions(0.0, False, head_dim=64),
+            ),
+            (
+                *("dinov2-reg", "Dinov2WithRegistersModel", ("", "dinov2_with_registers.")),
+                ("embeddings.position_embeddings", "embeddings.register_tokens"),
+                *((), _REGISTERS),
+            ),
+            (
+                *("dinov3-vit", "DINOv3ViTModel", ("",)),
+                ("embeddings.patch_embeddings.weight", "embeddings.register_tokens", "norm"),
+                ("embeddings.position_embeddings",),
+                {"norm_eps": 1e-5, "assumed": ["rope_periods"]},
             ),
         )
-        for name, prefix in (("", ""), ("-head", "vit."))
-    ),
-    *(
-        Layout(
-            name=f"hugging-face-dinov2{name}",
-            selfsup="huggingface",
-            methods=("Dinov2Model, Dinov2WithRegistersModel and their classifiers",),
-            source=f"{_TRANSFORMERS}dinov2, dinov2_with_registers",
-            signature=(
-                f"{prefix}embeddings.position_embeddings",
-                f"{prefix}encoder.layer.0.layer_scale1.lambda1",
-                *((f"{prefix}embeddings.register_tokens",) if registers else ()),
-            ),
-            absent=() if registers else (f"{prefix}embeddings.register_tokens",),
-            inside={"embeddings.mask_token": _MASK_TOKEN},
-            drops={"classifier": _CLASSIFIER},
-            **(
-                _VIT_ROW
-                | {
-                    "prefix": prefix,
-                    "renames": HUGGING_FACE_VIT_NAMES,
-                    "network": _REGISTERS if registers else {"norm_eps": 1e-6, **_PLAIN_POSITIONS},
-                }
-            ),
-        )
-        for name, prefix, registers in (
-            ("", "", False),
-            ("-head", "dinov2.", False),
-            ("-reg", "", True),
-            ("-reg-head", "dinov2_with_registers.", True),
-        )
-    ),
-    Layout(
-        name="hugging-face-dinov3-vit",
-        selfsup="huggingface",
-        methods=("DINOv3ViTModel",),
-        source=f"{_TRANSFORMERS}dinov3_vit",
-        signature=("embeddings.patch_embeddings.weight", "embeddings.register_tokens", "norm"),
-        absent=("embeddings.position_embeddings",),
-        inside={"embeddings.mask_token": _MASK_TOKEN},
-        **(
-            _VIT_ROW
-            | {
-                "renames": HUGGING_FACE_DINOV3_VIT_NAMES,
-                "network": {"norm_eps": 1e-5, "assumed": ["rope_periods"]},
-            }
-        ),
+        for prefix in prefixes
     ),
 )
 LAYOUTS += VIT_LAYOUTS

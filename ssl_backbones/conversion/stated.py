@@ -89,7 +89,7 @@ def network_stated(checkpoint: Checkpoint, texts: Mapping[str, Text]) -> dict[st
     elif network := _model_config(config):
         # A config.json leaves out what its class has by itself.
         kind = network["model_type"]
-        eps = {"dinov3_vit": 1e-5, "dinov2": 1e-6, "dinov2_with_registers": 1e-6}.get(kind, 1e-12)
+        eps = {"vit": 1e-12, "vit_mae": 1e-12, "dinov3_vit": 1e-5}.get(kind, 1e-6)
         heads = 6 if kind == "dinov3_vit" else 12
         usual = {"num_attention_heads": heads, "layer_norm_eps": eps}
         known |= _renamed(

@@ -187,7 +187,7 @@ def interpolate_positions(
         antialias=antialias,
         **(scale if offset else {"size": tuple(size)}),
     )
-    return resized.flatten(2).transpose(1, 2)
+    return resized.flatten(2).transpose(1, 2).to(positions.dtype)
 
 
 def rope_periods(head_dim: int) -> Tensor:

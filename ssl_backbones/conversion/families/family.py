@@ -85,7 +85,7 @@ class Family:
         return name, value
 
     def merged(
-        self, values: Mapping[str, object]
+        self, values: Mapping[str, object], known: Mapping[str, object] = MappingProxyType({})
     ) -> tuple[dict[str, object], dict[str, tuple[str, ...]]]:
         """The entries, several that are one tensor of the family's as that one, and what each is made of.
 

@@ -166,7 +166,7 @@ class ViTFamily(Family):
         return re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name), value
 
     def merged(
-        self, values: Mapping[str, object]
+        self, values: Mapping[str, object], known: Mapping[str, object] = MappingProxyType({})
     ) -> tuple[dict[str, object], dict[str, tuple[str, ...]]]:
         """Queries, keys and values as one tensor, a SwiGLU's gate before its other half, a masked bias at 0.
 
@@ -191,7 +191,8 @@ class ViTFamily(Family):
         if is_rotary and "rope_embed.periods" not in found:
             shapes = {n: np.shape(v) for n, v in found.items() if isinstance(v, np.ndarray)}
             width = (*shapes.get("patch_embed.proj.weight", ()), 0)[0]
-            quarter = width // _usual_heads(width, rotary=True) // 4
+            heads = known.get("num_heads", _usual_heads(width, rotary=True))
+            quarter = width // heads // 4 if type(heads) is int and heads > 0 else 0
             steps = np.arange(quarter, dtype=np.float32) / np.float32(max(quarter, 1))
             found["rope_embed.periods"] = np.float32(ROPE_BASE) ** steps
         return found, parts
@@ -213,7 +214,7 @@ class ViTFamily(Family):
         heads = width // (4 * periods) if periods else _usual_heads(width, rotary=not grid)
         found = ViT(
             embed_dim=width,
-            depth=max(blocks, default=-1) + 1,
+            depth=max(blocks, default=0) + 1,
             num_heads=max(heads, 1),
             patch_size=patch,
             mlp_dim=mlp_dim,
@@ -227,8 +228,11 @@ class ViTFamily(Family):
             in_channels=channels,
         )
         assumed = set(known.get("assumed", ()))
-        if "num_heads" not in known and not periods and (width, found.depth) not in _NAMES:
-            assumed.add("num_heads")  # of a size that no paper has
+        told = bool(periods) and "rope_periods" not in assumed
+        # Two projects have a ViT-S, of 6 and of 12 heads; a size that no paper has may have any.
+        usual = (width, found.depth) in _NAMES and (width != 384 or "head_dim" in known or periods)
+        if not (told or usual or "num_heads" in known):
+            assumed.add("num_heads")
         found = replace(found, assumed=tuple(sorted(assumed)))
         found = replace(found, **_checked({n: known[n] for n in self.unshown if n in known}, width))
         if positions and grid**2 + class_position != positions:

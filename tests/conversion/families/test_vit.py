@@ -229,6 +229,9 @@ EXAMPLES = {
         "ibot_loss": {"center": ONE},
     },
     "ibot": lambda: {"state_dict": plain()},
+    "ibot of scaled layers": lambda: {
+        "state_dict": named(plain(init_values=1.0), (r"ls(\d)\.gamma", r"gamma_\1"))
+    },
     "moco-v3-vit": lambda: {
         "arch": "vit_small",
         "state_dict": {
@@ -239,6 +242,7 @@ EXAMPLES = {
     },
     "moco-v3-vit-head": lambda: {
         "arch": "vit_small",
+        "best_acc1": 70.0,
         "state_dict": at("module.", plain(**MOCO) | HEAD),
     },
     "mae": lambda: {"model": plain() | DECODER, "optimizer": {}, "epoch": 1},
@@ -267,11 +271,27 @@ EXAMPLES = {
         },
         "epoch": 2,
     },
+    "lightly-train-vit-reg": lambda: {
+        "state_dict": {
+            **at("teacher_embedding_model.wrapped_model._model.", dinov2(True)),
+            **at("student_embedding_model.wrapped_model._model.", dinov2(True)),
+        },
+    },
     "timm-vit": lambda: plain() | HEAD,
+    "timm-vit-training": lambda: {
+        "arch": "vit_small_patch16_224",
+        "version": 2,
+        "state_dict": plain() | HEAD,
+    },
     "timm-dinov2": lambda: plain(reg_tokens=4, no_embed_class=True, init_values=1.0),
     "timm-dinov3-vit": timm_dinov3,
     "hugging-face-vit": lambda: (
         in_hugging_face(plain(), *OF_VIT) | {"pooler.dense.weight": ONE, "pooler.dense.bias": ONE}
+    ),
+    "hugging-face-vit of transformers 5, saved by torch": lambda: named(
+        split(plain(), tuple(f"attention.{part}_proj" for part in "qkv")),
+        *HUGGING_FACE,
+        *(("encoder.layer", "layers"), ("attn.proj", "attention.o_proj"), *OF_VIT[:2]),
     ),
     "hugging-face-vit-head": lambda: {
         **at("vit.", in_hugging_face(plain(), *OF_VIT)),
@@ -300,6 +320,7 @@ EXPECTED = {
     "dinov2-reg": (1e-6, 3, 0.0, True),
     "dinov3": (1e-5, 3, 0.0, False),
     "lightly": (1e-6, 3, 0.1, False),
+    "lightly-train-vit-reg": (1e-6, 3, 0.0, True),
     "timm": (1e-6, 3, 0.0, True),
     "timm-dinov3": (1e-5, 3, 0.0, False),
     "hugging-face-vit": (1e-12, 3, 0.0, False),
@@ -345,7 +366,7 @@ def test_tensors_are_where_they_belong(example):
         torch.manual_seed(0)
         expected = canonical_dinov3("gated" in name) if "timm" not in name else None
     else:
-        layered = "dinov2" in name or "lightly" in name
+        layered = "dinov2" in name or "lightly" in name or "scaled" in name
         options = {"init_values": 1.0} if layered else MOCO if "moco" in name else {}
         options |= SWIGLU if "giant" in name or name == "dinov2-teacher" else {}
         options |= {"final_norm": False} if "fine-tuning" in name else {}
@@ -367,12 +388,16 @@ def test_every_row_has_an_example():
     assert sorted({name.partition(" of ")[0] for name in EXAMPLES}) == sorted(rows)
 
 
+AS_TIMM = ("dinov2", "dinov2-training", "lightly-train-vit", "ibot", "ibot-training")
+"""Examples in which nothing has another name than timm's, as their projects' other files have."""
+
+
 def test_a_broken_row_is_noticed(example, monkeypatch):
     name, path = example
     content = read_checkpoint(path).content
     row = next(row for row in VIT_LAYOUTS if row.name == name.partition(" of ")[0])
     spoilt = [{"signature": ("nobody.has.this",)}]
-    if row.renames and name not in ("dinov2", "dinov2-training", "lightly-train-vit"):
+    if row.renames and name not in AS_TIMM:
         spoilt.append({"renames": ()})
     if row.prefix:
         spoilt.append({"prefix": "elsewhere."})
@@ -436,6 +461,15 @@ def test_the_provenance_says_what_no_tensor_shows(proofs):
         "interpolate_antialias": False,
     }
     assert proofs[1]["dinov2-reg"].provenance["architecture"]["num_registers"] == 4
+    licenses = {
+        name: report.provenance["license"].split(",")[0] for name, report in proofs[1].items()
+    }
+    assert licenses == {
+        "moco-v3-vit": "CC-BY-NC-4.0",
+        "dinov2-reg": "Apache-2.0",
+        "dinov3-vit of a gated kind": "DINOv3 License",
+        "mae": "CC-BY-NC-4.0",
+    }
 
 
 def test_a_converted_file_is_verified_against_its_source(proofs):
@@ -449,7 +483,7 @@ def test_the_same_names_are_of_whom_one_says(tmp_path):
     """DINO's, MAE's and timm's files without a head differ in nothing but who wrote them."""
     torch.save(plain(), tmp_path / "plain.pth")
     said = {}
-    for method in ("auto", "timm", "mae"):
+    for method in ("auto", "timm", "mae", "mocov3"):
         report = convert(
             *(tmp_path / "plain.pth", tmp_path / "out.pkl"),
             selfsup=method,
@@ -462,6 +496,7 @@ def test_the_same_names_are_of_whom_one_says(tmp_path):
         "auto": (0.1, False, ["interpolate_antialias", "interpolate_offset", "num_heads"]),
         "timm": (0.0, True, ["num_heads"]),
         "mae": (0.0, False, ["num_heads"]),
+        "mocov3": (0.0, False, None),
     }
 
 
