@@ -21,7 +21,7 @@ from ..files import write_atomically
 from ..tables import Table
 from .arms import RANDOM, SPOILT, Arm, parse_arms, spoil
 from .cells import Cell, CellStudy, chosen, usable_cores
-from .initializations import FINETUNED
+from .initializations import FINETUNED, freezes_all
 from .processes import Step
 from .protocol_runs import as_typed, identity_of_source, refuse_set
 from .runner import DONE, check_settings, write_text
@@ -496,11 +496,12 @@ def _settled(
 
     from ..engine.config import DEFAULT_CONFIG, load_config
     from ..engine.schedule import check_batch
+    from ..lazy import stock_name
 
     cfg = load_config(config or DEFAULT_CONFIG)
-    if OmegaConf.select(cfg, _FREEZE_AT) is None:
+    if OmegaConf.select(cfg, _BOTTOM_UP) is None:
         raise InputError(
-            f"{config} has no {_FREEZE_AT}: a comparison is of detectors whose backbone is an FPN on a ResNet"
+            f"{config} has no {_BOTTOM_UP}: it compares detectors with a pyramid on a backbone"
         )
     words = []
     if protocol == "frozen":
@@ -508,7 +509,8 @@ def _settled(
         keys = [
             key for key in ("norm", "stem.norm", "stages.norm") if OmegaConf.select(bottom_up, key)
         ]
-        words = [f"{_BOTTOM_UP}.freeze_at=5", *(f"{_BOTTOM_UP}.{key}=FrozenBN" for key in keys)]
+        whole = freezes_all(stock_name(bottom_up.get("_target_")), bottom_up.get("depth"))
+        words = [f"{_FREEZE_AT}={whole}", *(f"{_BOTTOM_UP}.{key}=FrozenBN" for key in keys)]
     elif any(not arm.source for arm in arms):
         words = [f"{_FREEZE_AT}=0"]
     words += overrides

@@ -283,10 +283,13 @@ class ViTFamily(Family):
         return expected
 
     def network(self, architecture: ViT, traits: Traits) -> Any:
+        import torch
+
         from ...modeling.vit import build_vit
 
         arguments = {name: getattr(architecture, name) for name in self.arguments}
-        return build_vit(**arguments | traits, out_features=_levels(architecture)).eval()
+        with torch.device("meta"):  # no memory and no random numbers for weights to be replaced
+            return build_vit(**arguments | traits, out_features=_levels(architecture)).eval()
 
     def features(self, network: Any, tensors: Tensors, precision: str) -> Features:
         import torch
