@@ -349,6 +349,7 @@ def from_pretraining(
         "layout": found.layout.name,
         "branch": found.branch,
         **({"license": _license(found.layout)} if found.layout.license else {}),
+        **backbone.family.facts(backbone.tensors),
         "input": {**_input(found, backbone.architecture), **said.input},
         **({"input_stated_by": dict(said.by)} if said.by else {}),
         **({"texts_beside": dict(said.beside)} if said.beside else {}),

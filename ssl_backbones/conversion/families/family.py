@@ -140,6 +140,10 @@ class Family:
         """What a file's origin, as the provenance has it, says of what its tensors do not show."""
         return {}
 
+    def facts(self, tensors: Tensors) -> dict[str, object]:
+        """What the provenance says beside the architecture, out of tensors that are numbers of the code's."""
+        return {}
+
     def import_networks(self) -> None:
         """Import what a proof needs.
 

@@ -263,6 +263,10 @@ class ViTFamily(Family):
         target = "ssl_backbones.modeling.vit.SimpleFeaturePyramid"
         return "model.backbone", {"_target_": target, "bottom_up": bottom_up}
 
+    def facts(self, tensors: Tensors) -> dict[str, object]:
+        periods = tensors.get("rope_embed.periods", np.empty(0))
+        return {"rope_periods": [round(float(one), 6) for one in periods]} if periods.size else {}
+
     def import_networks(self) -> None:
         import detectron2.modeling  # noqa: F401
         import timm  # noqa: F401

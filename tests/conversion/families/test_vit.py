@@ -461,6 +461,9 @@ def test_the_provenance_says_what_no_tensor_shows(proofs):
         "interpolate_antialias": False,
     }
     assert proofs[1]["dinov2-reg"].provenance["architecture"]["num_registers"] == 4
+    periods = proofs[1]["dinov3-vit of a gated kind"].provenance["rope_periods"]
+    np.testing.assert_allclose(periods, 100 ** (np.arange(16) / 16), rtol=1e-6)
+    assert "rope_periods" not in proofs[1]["mae"].provenance
     licenses = {
         name: report.provenance["license"].split(",")[0] for name, report in proofs[1].items()
     }
