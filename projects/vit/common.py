@@ -13,7 +13,9 @@ from ssl_backbones.modeling.vit import SimpleFeaturePyramid, build_vit
 
 from ...configs.moco_1x import dataloader, lr_multiplier, model, train
 
-model.backbone = L(SimpleFeaturePyramid)(bottom_up=L(build_vit)(drop_path=0.1), out_channels=256)
+model.backbone = L(SimpleFeaturePyramid)(
+    bottom_up=L(build_vit)(depth=12, drop_path=0.1, freeze_at=0), out_channels=256
+)
 model.proposal_generator.head.conv_dims = [-1, -1]
 model.roi_heads.box_head.conv_dims = [256, 256, 256, 256]
 model.roi_heads.box_head.fc_dims = [1024]

@@ -496,6 +496,8 @@ def _settled(
 
     from ..engine.config import DEFAULT_CONFIG, load_config
     from ..engine.schedule import check_batch
+    from ..lazy import stock_name
+    from ..modeling.freezing import freeze_at_of_all
 
     cfg = load_config(config or DEFAULT_CONFIG)
     if OmegaConf.select(cfg, _FREEZE_AT) is None:
@@ -508,7 +510,10 @@ def _settled(
         keys = [
             key for key in ("norm", "stem.norm", "stages.norm") if OmegaConf.select(bottom_up, key)
         ]
-        words = [f"{_BOTTOM_UP}.freeze_at=5", *(f"{_BOTTOM_UP}.{key}=FrozenBN" for key in keys)]
+        freeze_at = freeze_at_of_all(stock_name(bottom_up.get("_target_")), bottom_up.get("depth"))
+        words = [f"{_FREEZE_AT}={freeze_at}", *(f"{_BOTTOM_UP}.{key}=FrozenBN" for key in keys)]
+        # Else blocks of what is to stay as it is would be left out by chance.
+        words += [f"{_BOTTOM_UP}.drop_path=0.0"] if bottom_up.get("drop_path") else []
     elif any(not arm.source for arm in arms):
         words = [f"{_FREEZE_AT}=0"]
     words += overrides

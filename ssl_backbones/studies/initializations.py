@@ -160,12 +160,17 @@ def _from_row(row: Mapping[str, str], source: str) -> Result:
 
 def _read_run(folder: Path) -> Result:
     from ..engine.record import read
+    from ..modeling.freezing import freeze_at_of_all
 
     recipe = read(folder)["recipe"]
-    freeze_at = recipe.get("model.backbone.bottom_up.freeze_at", 0)
+    build, depth, freeze_at = (
+        recipe.get(f"model.backbone.bottom_up.{name}")
+        for name in ("_target_", "depth", "freeze_at")
+    )
+    is_whole = isinstance(freeze_at, int) and freeze_at >= freeze_at_of_all(build, depth)
     return Result(
         arm=_short(str(recipe.get("weights", "random"))),
-        protocol=FROZEN if isinstance(freeze_at, int) and freeze_at >= 5 else FINETUNED,
+        protocol=FROZEN if is_whole else FINETUNED,
         budget=_text(recipe.get("dataloader.train.dataset.names", "")),
         seed=str(recipe.get("train.seed", "")),
         status=DONE,
