@@ -499,7 +499,7 @@ def _settled(
     from ..lazy import stock_name
     from ..modeling.freezing import freeze_at_of_all
 
-    cfg = load_config(config or DEFAULT_CONFIG)
+    cfg = load_config(config or DEFAULT_CONFIG, list(overrides))
     if OmegaConf.select(cfg, _FREEZE_AT) is None:
         raise InputError(
             f"{config} has no {_FREEZE_AT}: a comparison is of detectors whose backbone is an FPN on a ResNet"
