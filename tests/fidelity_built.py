@@ -33,7 +33,7 @@ class Built:
         frozen: the parts that do not train at all.
         learning_rate.N: the optimizer's in iteration N, from 0.
         weight_decay.weight, .bias, .norm, .scale: of weights, of biases outside of norms, of the norms'
-            parameters, of other scales of single channels; None where none train.
+            parameters, of other scales of single channels; None where none train, a list of several.
     """
 
     def __init__(self, cfg: DictConfig):
@@ -106,5 +106,5 @@ class Built:
 
 
 def _only(values: set[Any]) -> Any:
-    """The one value, None where there is none; several are in no recipe, and their list equals no row's."""
+    """The one value, None where there is none, a list of several."""
     return next(iter(values), None) if len(values) < 2 else sorted(values, key=str)

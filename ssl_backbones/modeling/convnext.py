@@ -108,6 +108,11 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(values.movedim(1, -1)).movedim(-1, 1)
 
 
+def channel_norm() -> type[ChannelNorm]:
+    """The norm of a head in a config: main's "LN", for which Detectron2 v0.6 has no name."""
+    return ChannelNorm
+
+
 def build_convnext(
     *,
     depths: Sequence[int] = (3, 3, 9, 3),

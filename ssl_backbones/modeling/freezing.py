@@ -20,6 +20,11 @@ def find_backbone(model: nn.Module) -> tuple[str, ResNet | ConvNeXt | ViT] | Non
     return next(((n, m) for n, m in model.named_modules() if isinstance(m, kinds)), None)
 
 
+def freeze_at_of_all(build: str, depth: int | None = None) -> int:
+    """The `freeze_at` of a whole backbone, by the name of what builds it: a ViT's counts its blocks."""
+    return (depth or 12) + 2 if build == "ssl_backbones.modeling.vit.build_vit" else 5
+
+
 def is_pretrained(found: tuple[str, nn.Module], key: str) -> bool:
     """Whether a tensor of the model is one that a pretraining of this backbone holds."""
     name, module = found

@@ -17,6 +17,7 @@ def layer_decayed_params(
     weight_decay: float,
     decay: float,
     no_decay_names: Collection[str] = (),
+    decay_biases: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups for AdamW: base_lr * decay ** (num_layers - 1 - layer) in the backbone, base_lr outside of it.
 
@@ -29,6 +30,8 @@ def layer_decayed_params(
 
     Args:
         no_decay_names: more names without weight decay: whole below the backbone, or the last part alone.
+        decay_biases: leave out norms of the backbone and names alone, as ViTDet does: Detectron2's
+            get_default_optimizer_params has biases decay, and takes no norm of pyramid and heads for one.
 
     Returns:
         Each trainable parameter once, in groups whose order follows from the model alone.
@@ -46,6 +49,7 @@ def layer_decayed_params(
         )
     inside = f"{name}." if name else ""
     undecayed = {*no_decay_names, *getattr(backbone, "no_weight_decay", ())}
+    norms = {p for m in backbone.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for whole, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -53,7 +57,9 @@ def layer_decayed_params(
         own, last = whole.removeprefix(inside), whole.rpartition(".")[2]
         outside = not whole.startswith(inside)
         layer = backbone.num_layers - 1 if outside else backbone.layer_id(own)
-        decays = parameter.ndim > 1 and last != "bias" and undecayed.isdisjoint((own, last))
+        is_weight = parameter.ndim > 1 and last != "bias"
+        decays = parameter not in norms if decay_biases else is_weight
+        decays = decays and undecayed.isdisjoint((own, last))
         group = {
             "params": [],
             "lr": base_lr * decay ** (backbone.num_layers - 1 - layer),

@@ -21,7 +21,7 @@ from ..files import write_atomically
 from ..tables import Table
 from .arms import RANDOM, SPOILT, Arm, parse_arms, spoil
 from .cells import Cell, CellStudy, chosen, usable_cores
-from .initializations import FINETUNED, freezes_all
+from .initializations import FINETUNED
 from .processes import Step
 from .protocol_runs import as_typed, identity_of_source, refuse_set
 from .runner import DONE, check_settings, write_text
@@ -497,8 +497,9 @@ def _settled(
     from ..engine.config import DEFAULT_CONFIG, load_config
     from ..engine.schedule import check_batch
     from ..lazy import stock_name
+    from ..modeling.freezing import freeze_at_of_all
 
-    cfg = load_config(config or DEFAULT_CONFIG)
+    cfg = load_config(config or DEFAULT_CONFIG, list(overrides))
     if OmegaConf.select(cfg, _BOTTOM_UP) is None:
         raise InputError(
             f"{config} has no {_BOTTOM_UP}: it compares detectors with a pyramid on a backbone"
@@ -509,8 +510,10 @@ def _settled(
         keys = [
             key for key in ("norm", "stem.norm", "stages.norm") if OmegaConf.select(bottom_up, key)
         ]
-        whole = freezes_all(stock_name(bottom_up.get("_target_")), bottom_up.get("depth"))
-        words = [f"{_FREEZE_AT}={whole}", *(f"{_BOTTOM_UP}.{key}=FrozenBN" for key in keys)]
+        freeze_at = freeze_at_of_all(stock_name(bottom_up.get("_target_")), bottom_up.get("depth"))
+        words = [f"{_FREEZE_AT}={freeze_at}", *(f"{_BOTTOM_UP}.{key}=FrozenBN" for key in keys)]
+        # Else blocks of what is to stay as it is would be left out by chance.
+        words += [f"{_BOTTOM_UP}.drop_path=0.0"] if bottom_up.get("drop_path") else []
     elif any(not arm.source for arm in arms):
         words = [f"{_FREEZE_AT}=0"]
     words += overrides

@@ -158,23 +158,19 @@ def _from_row(row: Mapping[str, str], source: str) -> Result:
     return Result(arm, protocol, budget, seed, status, metrics, source)
 
 
-def freezes_all(target: str, depth: object) -> int:
-    """The freeze_at with which nothing of a backbone trains: of five stages, or of all a ViT's blocks."""
-    if not target.endswith("build_vit"):
-        return 5
-    return 2 + (depth if isinstance(depth, int) else 12)
-
-
 def _read_run(folder: Path) -> Result:
     from ..engine.record import read
+    from ..modeling.freezing import freeze_at_of_all
 
     recipe = read(folder)["recipe"]
-    inside = "model.backbone.bottom_up."
-    freeze_at = recipe.get(f"{inside}freeze_at", 0)
-    whole = freezes_all(str(recipe.get(f"{inside}_target_")), recipe.get(f"{inside}depth"))
+    build, depth, freeze_at = (
+        recipe.get(f"model.backbone.bottom_up.{name}")
+        for name in ("_target_", "depth", "freeze_at")
+    )
+    is_whole = isinstance(freeze_at, int) and freeze_at >= freeze_at_of_all(build, depth)
     return Result(
         arm=_short(str(recipe.get("weights", "random"))),
-        protocol=FROZEN if isinstance(freeze_at, int) and freeze_at >= whole else FINETUNED,
+        protocol=FROZEN if is_whole else FINETUNED,
         budget=_text(recipe.get("dataloader.train.dataset.names", "")),
         seed=str(recipe.get("train.seed", "")),
         status=DONE,

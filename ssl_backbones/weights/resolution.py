@@ -126,6 +126,19 @@ NAMED_WEIGHTS: Mapping[str, NamedWeights] = MappingProxyType(
                 "fcmae",
                 "https://github.com/facebookresearch/ConvNeXt-V2/blob/main/README.md",
             ),
+            NamedWeights(
+                "mae_vit_base",
+                "https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth",
+                "mae",
+                "https://github.com/facebookresearch/mae/blob/main/README.md",
+            ),
+            NamedWeights(
+                "dino_vit_small",
+                "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/"
+                "dino_deitsmall16_pretrain.pth",
+                "dino",
+                "https://github.com/facebookresearch/dino/blob/main/README.md",
+            ),
             # AugNet's ResNet-50 (arXiv 2106.06250), for which its README has one install the package.
             NamedWeights(
                 "augnet_imagenet",

@@ -26,9 +26,13 @@ MMDETECTION = ("selfsup", "ms2x", "model", "data", "schedule_1x", "schedule_2x",
 CONFIGS = "configs/fidelity.yaml"
 LOW_SHOT = "projects/low_shot/fidelity.yaml"
 # Nothing of these can be looked up: a paper's text, programs without fields, and this project's own.
-IN_WORDS = {"paper", "train_net", "definition", "control", "trainer", "convnext_code", "swin_code"}
-# Compared in test_convnext_sources.py.
+IN_WORDS = {
+    *("paper", "train_net", "definition", "control", "trainer"),
+    *("convnext_code", "swin_code", "vitdet_code"),
+}
+# Compared in test_convnext_sources.py and test_vitdet_sources.py.
 CONVNEXT = {"convnext", "convnext_model", "swin_data", "swin_schedule"}
+VITDET = {"vitdet", "vitdet_model", "vitdet_data", "vitdet_optimizer"}
 
 
 def rows_from(sources):
@@ -50,13 +54,14 @@ def test_every_source_is_compared_or_in_words():
         "d2train",
         *IN_WORDS,
         *CONVNEXT,
+        *VITDET,
     }
     assert {row.source.partition(":")[0] for _, row in ROWS} == known
 
 
 def test_what_nobody_published_is_of_controls():
     of_controls = [(file, row) for file, row, *_ in rows_from({"control"})]
-    assert len(of_controls) == 8
+    assert len(of_controls) == 17
     for file, row in of_controls:
         assert row.configs and set(row.configs) <= set(read(file).controls), row
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from commands import project_config
 from detectron2.config import LazyCall, instantiate
+from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
 from ssl_backbones import get_config
@@ -146,3 +148,33 @@ def test_a_backbone_without_layers_and_a_decay_that_is_none_are_refused(detector
         )
     with pytest.raises(InputError, match=r"decay=1\.5: must be above 0 and at most 1"):
         layer_decayed_params(detector, base_lr=1.0, weight_decay=0.0, decay=1.5)
+
+
+def test_what_decays_in_a_vit_and_how_fast_it_learns_are_vitdets():
+    """Beside Detectron2's own function, which takes no norm of ViTDet's pyramid and heads for one."""
+    with torch.device("meta"):
+        model = instantiate(project_config("projects/vit/configs/vit_base_mae_100ep.py").model)
+    groups = layer_decayed_params(
+        model, base_lr=1.0, weight_decay=0.1, decay=0.7, decay_biases=True
+    )
+    found = {p: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    stock = get_default_optimizer_params(
+        model,
+        weight_decay=0.1,
+        weight_decay_norm=0.0,
+        overrides={"pos_embed": {"weight_decay": 0.0}, "cls_token": {"weight_decay": 0.0}},
+    )
+    of_stock = {p: group["weight_decay"] for group in stock for p in group["params"]}
+    names = dict(model.named_parameters())
+    assert set(found) == set(of_stock) == set(names.values())
+    for name, parameter in names.items():
+        inside = name.startswith("backbone.bottom_up.")
+        assert found[parameter][1] == (of_stock[parameter] if inside else 0.1), name
+    for name, rate in (
+        # get_vit_lr_decay_rate of detectron2's main, modeling/backbone/vit.py: 0.7 ** (13 - layer).
+        ("backbone.bottom_up.vit.pos_embed", 0.009688901040700),
+        ("backbone.bottom_up.vit.blocks.0.norm1.bias", 0.013841287201000),
+        ("backbone.bottom_up.vit.blocks.11.attn.qkv.weight", 0.7),
+        *(("backbone.levels.p2.0.weight", 1.0), ("roi_heads.box_head.fc1.bias", 1.0)),
+    ):
+        assert found[names[name]][0] == pytest.approx(rate, rel=1e-9), name

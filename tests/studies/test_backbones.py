@@ -147,6 +147,15 @@ def test_frozen_keeps_the_backbone_as_it_is(study, own_config):
         f"{bottom_up}.freeze_at=5",
         f"{bottom_up}.norm=FrozenBN",
     ]
+    # Of a ViT the embeddings, all blocks and the norm, none of which is left out by chance.
+    vit = str(CHECKOUT / "projects/vit/configs/vit_small_dino_100ep.py")
+    for depth, words in ((12, []), (24, [f"{bottom_up}.depth=24"])):
+        options = {"protocol": "frozen", "config": vit, "overrides": words}
+        assert study("FILE", "FILE:bgr", **options).overrides == [
+            f"{bottom_up}.freeze_at={depth + 2}",
+            f"{bottom_up}.drop_path=0.0",
+            *words,
+        ]
     with pytest.raises(InputError, match="scratch would keep its random weights"):
         study("FILE", "scratch", protocol="frozen")
 

@@ -7,6 +7,7 @@ import pytest
 from ssl_backbones.errors import InputError
 from ssl_backbones.evaluation.metrics import write_metrics
 from ssl_backbones.studies.initializations import (
+    FINETUNED,
     FROZEN,
     Expectation,
     other_differences,
@@ -97,6 +98,17 @@ def test_an_expectation_may_be_of_one_protocol(study):
     assert tables(results, ["bbox/AP"], expectations=[of_another])[2].rows == []
     of_this = parse_expectation("finetuned:good>bad")
     assert len(tables(results, ["bbox/AP"], expectations=[of_this])[2].rows) == 1
+
+
+@pytest.mark.parametrize(("freeze_at", "protocol"), [(5, FINETUNED), (4 + 2, FROZEN)])
+def test_a_vit_is_frozen_with_all_its_blocks_and_the_norm(write_run, freeze_at, protocol):
+    recipe = {
+        "model.backbone.bottom_up._target_": "ssl_backbones.modeling.vit.build_vit",
+        "model.backbone.bottom_up.depth": 4,
+        "model.backbone.bottom_up.freeze_at": freeze_at,
+    }
+    (result,) = read_results([write_run("a", recipe, 12.5)])
+    assert result.protocol == protocol
 
 
 def test_run_folders_are_told_apart_by_weights_labels_and_freezing(write_run):

@@ -104,6 +104,17 @@ def test_the_addresses_and_hashes_are_the_published_ones():
             "fcmae",
         ),
         (
+            "mae_vit_base",
+            "https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth",
+            "mae",
+        ),
+        (
+            "dino_vit_small",
+            "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/"
+            "dino_deitsmall16_pretrain.pth",
+            "dino",
+        ),
+        (
             "augnet_imagenet",
             WheelFile("imgsim", "0.1.2", "imgsim/model.pth", "MIT"),
             "augnet",
@@ -119,6 +130,8 @@ def test_the_addresses_and_hashes_are_the_published_ones():
         "supervised_imagenet": "0676ba61",
         "convnext_tiny_imagenet": None,
         "convnextv2_tiny_fcmae": None,
+        "mae_vit_base": None,
+        "dino_vit_small": None,
         "augnet_imagenet": in_record.hex(),
     }
     assert all(name == row.name for name, row in NAMED_WEIGHTS.items())
