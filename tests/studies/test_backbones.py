@@ -369,7 +369,7 @@ def test_what_no_cell_could_start_with_is_refused_at_once(run_tool, data, moco_f
     for more, message in (
         (["train.max_itr=3"], "max_itr"),
         (["dataloader.train.total_batch_size=3"], "say train.scale_lr=linear"),
-        (["--config-file", str(c4)], "whose backbone is an FPN"),
+        (["--config-file", str(c4)], "compares detectors with a pyramid"),
         (["--config-file", str(moco_file)], "does not"),
     ):
         done = run_tool(*words, *more)
