@@ -52,6 +52,8 @@ REPORT = [
 SLURM = ["submitit>=1.5.2,<1.6"]
 # The networks that Detectron2 has not.
 VIT = ["timm>=1.0.20,<1.1"]
+# A detector as a file that runs without Detectron2.
+EXPORT = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
 TEST = [
     "hypothesis>=6.100,<7",
     "packaging>=24",
@@ -115,7 +117,8 @@ setup(
         "report": REPORT,
         "slurm": SLURM,
         "vit": VIT,
-        "test": [*DIGITS, *FAST, *REPORT, *SLURM, *VIT, *TEST],
+        "export": EXPORT,
+        "test": [*DIGITS, *FAST, *REPORT, *SLURM, *VIT, *EXPORT, *TEST],
     },
     entry_points={
         "console_scripts": [
@@ -125,6 +128,7 @@ setup(
             "ssl-compare-init = ssl_backbones.tools.compare_init:main",
             "ssl-convert = ssl_backbones.tools.convert_checkpoint:main",
             "ssl-evaluate = ssl_backbones.tools.evaluate_backbone:main",
+            "ssl-export = ssl_backbones.tools.export:main",
             "ssl-predict = ssl_backbones.tools.predict:main",
             "ssl-report = ssl_backbones.tools.report:main",
             "ssl-train = ssl_backbones.tools.train_net:main",

@@ -22,6 +22,7 @@ COMMANDS = [
     "ssl-compare-init",
     "ssl-convert",
     "ssl-evaluate",
+    "ssl-export",
     "ssl-predict",
     "ssl-report",
     "ssl-train",

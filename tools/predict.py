@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssl_backbones import tool_command
 from ssl_backbones.errors import InputError, run_command
@@ -16,6 +16,7 @@ from ssl_backbones.errors import InputError, run_command
 if TYPE_CHECKING:
     from ssl_backbones.prediction.detector import Summary
     from ssl_backbones.prediction.inputs import Source
+    from ssl_backbones.prediction.output import Classes
 
 EXAMPLES = """
 examples:
@@ -25,6 +26,8 @@ examples:
   images, a pattern and a video, on the CPU, surer detections alone:
     tools/predict.py --config-file output/moco_1x/config.yaml --weights output/moco_1x/model_final.pth \\
         a.jpg 'photos/**/*.png' street.mp4 --out found --threshold 0.7 --opts train.device=cpu
+  with a file of tools/export.py:
+    tools/predict.py --weights detector.ts photos --out found
   only the detections, eight images at a time:
     tools/predict.py --config-file configs/moco_1x.py --weights output/moco_1x/model_final.pth photos \\
         --out found --no-pictures --batch-size 8
@@ -55,15 +58,15 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--config-file",
-        required=True,
         metavar="FILE",
-        help="the LazyConfig of the run, or the name of a shipped one",
+        help="the LazyConfig of the run, or the name of a shipped one; an exported file needs none",
     )
     add(
         "--weights",
         required=True,
         metavar="FILE",
-        help="a checkpoint of that run; every tensor of the model must come from it",
+        help="a checkpoint of that run; every tensor of the model must come from it; or a .ts or .onnx of "
+        "tools/export.py",
     )
     add(
         "--data",
@@ -125,20 +128,30 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise InputError(f"--threshold {args.threshold}: scores are from 0 to 1")
     if args.batch_size < 1:
         raise InputError(f"--batch-size {args.batch_size}: give at least 1")
+    if _is_exported(args):
+        if given := [
+            name for name in ("config_file", "data", "opts", "ema") if getattr(args, name)
+        ]:
+            raise InputError(
+                f"--{given[0].replace('_', '-')} is of a run's checkpoint: leave it out, {args.weights} says "
+                "all of it"
+            )
+    elif args.config_file is None:
+        raise InputError(
+            f"--config-file is missing: {args.weights} is no exported file (.ts, .onnx), and does not say "
+            "what network it is of"
+        )
 
 
 def _predict(args: argparse.Namespace, sources: list[Source]) -> Summary:
     from detectron2.utils.logger import setup_logger
 
-    from ssl_backbones.engine.config import data_overrides, load_config
-    from ssl_backbones.prediction.detector import Detector, count_images, predict
-    from ssl_backbones.prediction.output import Results, classes_of
+    from ssl_backbones.prediction.detector import count_images, predict
+    from ssl_backbones.prediction.output import Results
     from ssl_backbones.progress import progress_bar
 
     setup_logger(name="ssl_backbones")
-    cfg = load_config(args.config_file, [*data_overrides(args.data), *args.opts])
-    detector = Detector(cfg, args.weights, averaged=args.ema)
-    classes = classes_of(cfg)
+    detector, classes = _detector(args)
     with (
         progress_bar(count_images(sources)) as advance,
         Results(args.out, classes, pictures=not args.no_pictures) as results,
@@ -153,6 +166,24 @@ def _predict(args: argparse.Namespace, sources: list[Source]) -> Summary:
             on_fault=_say,
         )
     return summary
+
+
+def _is_exported(args: argparse.Namespace) -> bool:
+    return args.weights.endswith((".ts", ".onnx"))
+
+
+def _detector(args: argparse.Namespace) -> tuple[Any, Classes]:
+    if _is_exported(args):
+        from ssl_backbones.export.running import ExportedDetector
+
+        exported = ExportedDetector(args.weights)
+        return exported, exported.classes
+    from ssl_backbones.engine.config import data_overrides, load_config
+    from ssl_backbones.prediction.detector import Detector
+    from ssl_backbones.prediction.output import classes_of
+
+    cfg = load_config(args.config_file, [*data_overrides(args.data), *args.opts])
+    return Detector(cfg, args.weights, averaged=args.ema), classes_of(cfg)
 
 
 def _closing_words(args: argparse.Namespace, summary: Summary) -> str:
@@ -172,6 +203,8 @@ def _closing_words(args: argparse.Namespace, summary: Summary) -> str:
         lines.append(
             f"The surest detection scores {summary.highest_score:.3g}: give a lower --threshold"
         )
+    if _is_exported(args):
+        return "\n".join(lines)
     tool, config, weights, data = ["tools/train_net.py"], args.config_file, args.weights, []
     if args.data or is_of_own_data(Path(config).parent):
         # The data is found from any folder, and so is what is said to be run on it.

@@ -105,7 +105,8 @@ class ChannelNorm(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, values: Tensor) -> Tensor:
-        return super().forward(values.movedim(1, -1)).movedim(-1, 1)
+        # Of movedim an ONNX graph would be wrong.
+        return super().forward(values.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def channel_norm() -> type[ChannelNorm]:

@@ -115,8 +115,9 @@ class ViT(Backbone):
 
     def _maps(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         patches = F.conv2d(images, self._kernel(), self.vit.patch_embed.proj.bias, self._stride)
-        height, width = size = patches.shape[2:]
-        tokens, rope = self._embed(patches, images.shape[2:])
+        # As numbers, which a trace holds for constants: positions are of one size.
+        height, width = size = tuple(map(int, patches.shape[2:]))
+        tokens, rope = self._embed(patches, size, tuple(map(int, images.shape[2:])))
         prefix = tokens.shape[1] - height * width
 
         def as_map(tokens: Tensor) -> Tensor:
@@ -139,9 +140,11 @@ class ViT(Backbone):
             flat = kernel.flatten(2) @ self._resampling.to(kernel.dtype)
         return flat.unflatten(2, (self._stride, self._stride))
 
-    def _embed(self, patches: Tensor, of: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    def _embed(
+        self, patches: Tensor, size: Sequence[int], of: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None]:
         """Tokens (N, class and registers and patches, C), and what RoPE turns them by."""
-        vit, size = self.vit, patches.shape[2:]
+        vit = self.vit
         tokens, rope = patches.flatten(2).transpose(1, 2), None
         first = vit.cls_token
         if self._grid:

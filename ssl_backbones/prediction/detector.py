@@ -49,7 +49,7 @@ class Detector:
         preflight.check_channel_order(cfg)
         check_weights(cfg, eval_only=True)
         apply_norm(cfg.model, choose_norm(1, cfg.train.device))
-        self._model = _load(cfg, averaged)
+        self.model = _load(cfg, averaged)
         self.mapper: Mapper = instantiate(mapper_cfg)
 
     @torch.no_grad()
@@ -61,7 +61,7 @@ class Detector:
         Raises:
             InputError: the model finds no instances (but regions or proposals, for example).
         """
-        outputs = self._model(list(images))
+        outputs = self.model(list(images))
         if any("instances" not in output for output in outputs):
             raise InputError(
                 "the model of this config gives no instances: give one that detects objects, such as "

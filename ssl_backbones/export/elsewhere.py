@@ -1,0 +1,121 @@
+"""Runs an exported detector with torch and torchvision, or with onnxruntime; numpy and Pillow do the rest.
+
+This file imports nothing of this project, so that it shows what a stranger needs: the comparison runs it as a
+script, in a process in which neither Detectron2 nor this project can be imported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FACTS = "detector.json"
+"""Under which TorchScript keeps what is said of a detector; ONNX and safetensors have it as metadata."""
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Boxes (N, 4) in pixels of the image, scores (N,), classes (N,) from 0, masks (N, H, W) of truth values."""
+
+
+def facts_of(path: str) -> dict[str, Any]:
+    """What an exported file says of itself.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if path.endswith(".onnx"):
+        import onnx
+
+        properties = onnx.load(path, load_external_data=False).metadata_props
+        text = {one.key: one.value for one in properties}.get(FACTS)
+    elif path.endswith(".safetensors"):
+        from safetensors import safe_open
+
+        with safe_open(path, "np") as file:
+            text = (file.metadata() or {}).get(FACTS)
+    else:
+        import torch
+        import torchvision  # noqa: F401  operators of a detector: NMS and ROIAlign
+
+        held = {FACTS: ""}
+        torch.jit.load(path, map_location="cpu", _extra_files=held)
+        text = held[FACTS]
+    if not text:
+        raise ValueError(f"{path} is no exported detector: it says nothing of itself")
+    return json.loads(text)
+
+
+def load(path: str) -> tuple[dict[str, Any], Callable[[np.ndarray, np.ndarray], Found]]:
+    """What a file says, and what runs it: of pixels (3, h, w) in float32, and sizes (H, W, h, w)."""
+    facts = facts_of(path)
+    if path.endswith(".onnx"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [one.name for one in session.get_inputs()]
+        return facts, lambda *given: tuple(session.run(None, dict(zip(names, given, strict=True))))
+    import torch
+
+    network = torch.jit.load(path, map_location="cpu").eval()
+
+    def run(*given: np.ndarray) -> Found:
+        with torch.no_grad():
+            return tuple(one.numpy() for one in network(*map(torch.from_numpy, given)))
+
+    return facts, run
+
+
+def read(path: str) -> Image.Image:
+    """An image, upright, in RGB."""
+    return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+
+
+def prepare(image: Image.Image, facts: dict[str, Any], times: float = 1.0) -> tuple:
+    """Pixels and sizes as the network takes them: resized as in testing, and padded where its size is fixed.
+
+    Args:
+        times: of the size that the rule gives, where it is not fixed.
+    """
+    width, height = image.size
+    if facts["fixed"]:
+        scale = min(facts["fixed"][0] / height, facts["fixed"][1] / width)
+    else:
+        scale = min(facts["short"] / min(width, height), facts["long"] / max(width, height)) * times
+    small = image.resize([max(int(side * scale + 0.5), 1) for side in image.size], Image.BILINEAR)
+    pixels = np.asarray(small)[:, :, :: -1 if facts["order"] == "BGR" else 1].transpose(2, 0, 1)
+    sizes = np.array([height, width, small.height, small.width])
+    if facts["fixed"]:
+        # What is padded is the mean, which the network takes for nothing.
+        whole = np.empty((3, *facts["fixed"]), np.float32)
+        whole[:] = np.array(facts["mean"], np.float32)[:, None, None]
+        whole[:, : small.height, : small.width] = pixels
+        return whole, sizes
+    return np.ascontiguousarray(pixels, dtype=np.float32), sizes
+
+
+def main(model: str, jobs: str, folder: str) -> None:
+    """Run a list of images and write what is found in each to a file of its own."""
+    for name in ("detectron2", "ssl_backbones"):
+        sys.modules[name] = None  # type: ignore[assignment]
+    facts, run = load(model)
+    for number, (path, times) in enumerate(json.loads(Path(jobs).read_text())):
+        boxes, scores, classes, masks = run(*prepare(read(path), facts, times))
+        packed, shape = np.packbits(masks.astype(bool), axis=None), np.array(masks.shape)
+        np.savez(
+            f"{folder}/{number}.npz",
+            boxes=boxes,
+            scores=scores,
+            classes=classes,
+            masks=packed,
+            shape=shape,
+        )
+        print(number, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,134 @@
+"""A detector as one graph: from an image's pixels to boxes, scores, classes and masks of the image's size."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from unittest import mock
+
+import torch
+from detectron2.modeling.poolers import ROIPooler
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..fast.pooling.roi_pooler import FastROIPooler
+
+OPSET = 17  # the first with all that a Mask R-CNN is made of
+
+
+class Graph(nn.Module):
+    """What is traced.
+
+    Args:
+        model: a detector of Detectron2's that gives instances, in evaluation.
+        loops: paste masks one after the other, each in its own box, which a trace for ONNX cannot say.
+    """
+
+    def __init__(self, model: nn.Module, loops: bool):
+        super().__init__()
+        for module in model.modules():
+            if isinstance(module, FastROIPooler):
+                module.__class__ = ROIPooler  # the same parts, and operators that an exporter knows
+        self.model, self._loops = model, loops
+        self._paste = torch.jit.script(_paste_each) if loops else _paste_all
+        self.eval()
+
+    def forward(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Boxes (N, 4), scores (N,), classes (N,) and masks (N, H, W), of an image that was resized.
+
+        Args:
+            pixels: (3, h, w), from 0 to 255 in the model's channel order.
+            sizes: (4,) of H and W, then what of h and w is no padding.
+        """
+        images = self.model.preprocess_image([{"image": pixels}])
+        images.image_sizes = [(sizes[2], sizes[3])]
+        features = self.model.backbone(images.tensor)
+        proposals, _ = self.model.proposal_generator(images, features, None)
+        (found,), _ = self.model.roi_heads(images, features, proposals, None)
+        sides = sizes.to(torch.float32)
+        limit = torch.stack([sides[1], sides[0]]).repeat(2)
+        scale = limit / torch.stack([sides[3], sides[2]]).repeat(2)
+        boxes = torch.minimum((found.pred_boxes.tensor * scale).clamp(min=0), limit)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        boxes, scores, classes = boxes[kept], found.scores[kept], found.pred_classes[kept]
+        if found.has("pred_masks"):
+            masks = self._paste(found.pred_masks[kept], boxes, sizes[0], sizes[1])
+        else:
+            masks = torch.zeros(0, 0, 0, dtype=torch.bool)
+        return boxes, scores, classes, masks
+
+
+def _paste_each(masks: Tensor, boxes: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """As detectron2.layers.mask_ops pastes on a CPU: what lies outside of a box is never looked at."""
+    high, wide = int(height), int(width)
+    pasted = torch.zeros([masks.shape[0], high, wide], dtype=torch.bool)
+    for number in range(masks.shape[0]):
+        x0, y0, x1, y1 = boxes[number, 0], boxes[number, 1], boxes[number, 2], boxes[number, 3]
+        left, top = max(int(torch.floor(x0)) - 1, 0), max(int(torch.floor(y0)) - 1, 0)
+        right, bottom = min(int(torch.ceil(x1)) + 1, wide), min(int(torch.ceil(y1)) + 1, high)
+        rows = (torch.arange(top, bottom).to(boxes.dtype) + 0.5 - y0) / (y1 - y0) * 2 - 1
+        columns = (torch.arange(left, right).to(boxes.dtype) + 0.5 - x0) / (x1 - x0) * 2 - 1
+        across = columns[None, :].expand(rows.shape[0], columns.shape[0])
+        down = rows[:, None].expand(rows.shape[0], columns.shape[0])
+        grid = torch.stack([across, down], dim=-1)[None]
+        part = F.grid_sample(masks[number : number + 1], grid, align_corners=False)
+        pasted[number, top:bottom, left:right] = part[0, 0] >= 0.5
+    return pasted
+
+
+def _paste_all(masks: Tensor, boxes: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """The same of all at once, over the whole image."""
+    x0, y0, x1, y1 = (side[:, None] for side in boxes.unbind(dim=1))
+    rows = (torch.arange(height).to(boxes.dtype)[None] + 0.5 - y0) / (y1 - y0) * 2 - 1
+    columns = (torch.arange(width).to(boxes.dtype)[None] + 0.5 - x0) / (x1 - x0) * 2 - 1
+    across = columns[:, None, :].expand(-1, rows.shape[1], -1)
+    down = rows[:, :, None].expand(-1, -1, columns.shape[1])
+    grid = torch.stack([across, down], dim=-1)
+    return F.grid_sample(masks, grid, align_corners=False)[:, 0] >= 0.5
+
+
+def trace(model: nn.Module, pixels: Tensor, sizes: Tensor) -> torch.jit.ScriptModule:
+    """For `torch.jit.save`; of any size of image where nothing in the model depends on it."""
+    with _tracing():
+        return torch.jit.trace(Graph(model, loops=True), (pixels, sizes), check_trace=False)
+
+
+def write_onnx(model: nn.Module, pixels: Tensor, sizes: Tensor, path: str | os.PathLike) -> None:
+    """Of the one size of `pixels`."""
+    with _tracing():
+        torch.onnx.export(
+            Graph(model, loops=False),
+            (pixels, sizes),
+            os.fspath(path),
+            opset_version=OPSET,
+            input_names=["pixels", "sizes"],
+            output_names=["boxes", "scores", "classes", "masks"],
+            dynamo=False,  # the newer exporter fails on a guard that depends on data
+        )
+
+
+_COUNTING = (
+    "proposal_generator.proposal_utils",
+    "roi_heads.fast_rcnn",
+    "roi_heads.mask_head",
+    "poolers",
+)
+"""Modules below detectron2.modeling that count instances by `len`, a constant in a trace."""
+
+
+@contextlib.contextmanager
+def _tracing() -> Iterator[None]:
+    """Counts as tensors, as `patch_builtin_len` of detectron2.export (which needs caffe2) makes them.
+
+    A trace warns of every comparison in Detectron2; whether it holds is what the images tell.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for name in _COUNTING:
+            place = f"detectron2.modeling.{name}.len"
+            stack.enter_context(mock.patch(place, lambda one: one.__len__(), create=True))
+        stack.enter_context(torch.no_grad())
+        yield

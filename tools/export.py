@@ -1,0 +1,107 @@
+#!/usr/bin/env python
+"""Write a trained detector as a file that runs where Detectron2 is not, if it finds the same there."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from ssl_backbones.errors import InputError, run_command
+
+EXAMPLES = """
+examples:
+  a graph for torch alone, of images of any size (of a ViT: of one size):
+    tools/export.py output/moco_1x detector.ts
+  for onnxruntime, of one size:
+    tools/export.py output/moco_1x detector.onnx --to onnx --size 800x1344
+  the weights with all that is known of them, for another Detectron2:
+    tools/export.py output/moco_1x detector.safetensors --to safetensors
+  compared on images of your own:
+    tools/export.py output/numerals detector.ts --images photos/*.jpg
+
+what it leaves: the file, and MODEL_CARD.md beside it. How to run it in ten lines: docs/run_it_elsewhere.md.
+
+Exit status: 0 the file finds the same as Detectron2 in every image, 2 it does not or an option was wrong, and
+nothing was written.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="export.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = result.add_argument
+    add("run", metavar="RUN", help="the folder of a run")
+    add("out", metavar="OUT", help="the file; MODEL_CARD.md goes beside it")
+    add(
+        "--to",
+        default="torchscript",
+        choices=("torchscript", "onnx", "safetensors"),
+        help="format of OUT (default torchscript): .ts, .onnx or .safetensors",
+    )
+    add("--weights", metavar="FILE", help="a checkpoint of the run (default: its model_final.pth)")
+    add(
+        "--images",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="compare on these (default: the first 24 of the run's test set)",
+    )
+    add("--size", metavar="HxW", help="of a graph of one size (default: the largest of the images)")
+    add("--force", action="store_true", help="write over an existing OUT")
+    return result
+
+
+def _size(word: str | None) -> tuple[int, int] | None:
+    if word is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{1,3})x([1-9]\d{1,3})", word)
+    if found is None:
+        raise InputError(f"--size {word}: give height x width in pixels, such as 800x1344")
+    if any(int(side) % 32 for side in found.groups()):
+        raise InputError(f"--size {word}: both sides must be multiples of 32")
+    return int(found[1]), int(found[2])
+
+
+def run(args: argparse.Namespace) -> int:
+    size = _size(args.size)
+    for path in args.images:
+        if not Path(path).is_file():
+            raise InputError(f"--images {path}: there is no such file")
+    from ssl_backbones.export.exporting import LARGEST, export
+
+    result = export(
+        args.run,
+        args.out,
+        args.to,
+        weights=args.weights,
+        images=args.images,
+        size=size,
+        force=args.force,
+        progress=lambda step: print(f"{step} ...", file=sys.stderr, flush=True),
+    )
+    least, most = result.instances
+    print(f"beside Detectron2, in {result.images} images with {least} to {most} instances:")
+    for name, value in result.differences.items():
+        print(f"  {name:<8}{value:.1e}, at most {LARGEST[name]:.0e} is allowed")
+    for name, number in result.controls.items():
+        print(f"  wrong on purpose: {name} shows in {number} images")
+    if result.facts["fixed"]:
+        print("of one size: {} x {}".format(*result.facts["fixed"]))
+    print(f"written: {result.path}, and {Path(result.path).parent / 'MODEL_CARD.md'}")
+    print("next: run it as docs/run_it_elsewhere.md shows")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    return run_command(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
