@@ -60,14 +60,6 @@ def convert_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="SRC is a file for Detectron2, or one of its trained detectors: take the backbone out",
     )
-    add(
-        "--network",
-        type=_fact,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="what no tensor of a ViT shows, where SRC does not say it: num_heads=6, norm_eps=1e-6, ...",
-    )
     formats = "; ".join(f"{form.name} ({form.suffix}): {form.content}" for form in FORMATS.values())
     add("--to", choices=FORMATS, default="detectron2", help=f"format of DST. {formats}")
     add(
@@ -129,6 +121,14 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         help="which network to take where there are two: online, momentum, student or teacher",
     )
     add("--prefix", metavar="P", help="of the backbone's keys, where the layout is not known")
+    add(
+        "--network",
+        type=_fact,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what no tensor of a ViT shows, where SRC does not say it: num_heads=6, norm_eps=1e-6, ...",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -238,7 +238,8 @@ COMMANDS: dict[str, tuple[Callable, Callable]] = {
 
 
 def _reading(options: argparse.Namespace) -> dict[str, object]:
-    return {name: getattr(options, name) for name in ("selfsup", "branch", "prefix")}
+    found = {name: getattr(options, name) for name in ("selfsup", "branch", "prefix")}
+    return {**found, "network": dict(options.network)}
 
 
 def _fact(word: str) -> tuple[str, object]:
@@ -255,7 +256,6 @@ def _fact(word: str) -> tuple[str, object]:
 def _conversion(options: argparse.Namespace) -> dict[str, object]:
     return {
         **_reading(options),
-        "network": dict(options.network),
         "detector": options.from_detector,
         "to": options.to,
         "verify": not options.no_verify,

@@ -145,7 +145,7 @@ def convert(
         with naming(src):
             progress("checking every tensor")
             loaded = (
-                from_detector(checkpoint)
+                from_detector(checkpoint, network)
                 if detector
                 else from_pretraining(
                     checkpoint, selfsup=selfsup, branch=branch, prefix=prefix, network=network

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, format_name
-from .families import Family, family_in
-from .families.family import Architecture
+from .families import Family, family_in, stated_architecture
+from .families.family import Architecture, StatedWrongly
 from .identification import Identified, identify
 from .layouts import Layout, reason_to_drop
 from .reading import Checkpoint, naming, provenance_of, read_checkpoint
@@ -97,6 +98,8 @@ def extract(found: Identified, known: Mapping[str, object] = MappingProxyType({}
         architecture, problems = family.closest(
             {name: _shape(value) for name, value in values.items()}, known
         )
+    except StatedWrongly:
+        raise
     except InputError as error:
         raise NotThere(str(error)) from error
     if problems:
@@ -296,6 +299,7 @@ def load_backbone(
     selfsup: str = "auto",
     branch: str | None = None,
     prefix: str | None = None,
+    network: Mapping[str, object] | None = None,
 ) -> Loaded:
     """The backbone of any file that the converter reads or writes.
 
@@ -304,13 +308,15 @@ def load_backbone(
     """
     checkpoint = read_checkpoint(path)
     with naming(path):
-        return from_either(checkpoint, selfsup=selfsup, branch=branch, prefix=prefix)
+        return from_either(
+            checkpoint, selfsup=selfsup, branch=branch, prefix=prefix, network=network
+        )
 
 
-def from_either(checkpoint: Checkpoint, **options: str | None) -> Loaded:
+def from_either(checkpoint: Checkpoint, **options: Any) -> Loaded:
     """The backbone of a detector's file, or of a pretraining's that is read by `options`."""
     if is_detectron2(checkpoint.content):
-        return from_detector(checkpoint)
+        return from_detector(checkpoint, options.get("network"))
     return from_pretraining(checkpoint, **options)
 
 
@@ -328,10 +334,7 @@ def from_pretraining(
         network: what its user says of a network and no tensor shows, as a ViT's num_heads.
     """
     found = identify(checkpoint.content, selfsup, branch=branch, prefix=prefix)
-    for name in network or {}:
-        if name not in found.family.unshown:
-            listed = ", ".join(found.family.unshown) or "nothing: its tensors show all"
-            raise InputError(f"a {found.family.title}'s network has no {name}: say one of {listed}")
+    _check_network(found.family, network)
     texts = texts_beside(checkpoint)
     try:
         backbone = extract(found, {**network_stated(checkpoint, texts), **(network or {})})
@@ -359,6 +362,18 @@ def from_pretraining(
     if "pixel_mean" in said.input and "assumed" not in said.input:
         origin["input"].pop("assumed", None)
     return Loaded(checkpoint, backbone, origin, found)
+
+
+def _check_network(family: Family, network: Mapping[str, object] | None) -> None:
+    """Refuse what a user says of a network whose tensors show it."""
+    for name in network or {}:
+        if not family.unshown:
+            raise InputError(f"holds a {family.title}, whose tensors show all: leave --network out")
+        if name not in family.unshown:
+            raise InputError(
+                f"cannot be told its {format_name(name)}: of a {family.title} --network says one of "
+                f"{', '.join(family.unshown)}"
+            )
 
 
 def _license(layout: Layout) -> str:
@@ -394,8 +409,11 @@ def _input(found: Identified, architecture: Architecture) -> dict[str, object]:
     return {"channels": architecture.in_channels, **stride}
 
 
-def from_detector(checkpoint: Checkpoint) -> Loaded:
+def from_detector(checkpoint: Checkpoint, network: Mapping[str, object] | None = None) -> Loaded:
     """The backbone of a file for Detectron2 or of one that its trainer wrote.
+
+    Args:
+        network: as of `from_pretraining`.
 
     Raises:
         InputError: there is no ResNet under Detectron2's names, or more than one; without the
@@ -410,13 +428,17 @@ def from_detector(checkpoint: Checkpoint) -> Loaded:
         )
     model = {key: value for key, value in _model(content).items() if isinstance(key, str)}
     recorded = provenance_of(checkpoint)
-    known = recorded.get("architecture") or _of_its_run(checkpoint.path)
+    known = stated_architecture(recorded.get("architecture") or _of_its_run(checkpoint.path))
+    _check_network(family, network)
+    known = {**(known or {"assumed": list(family.unshown)}), **(network or {})}
+    if network:
+        known["assumed"] = [name for name in known.get("assumed", []) if name not in network]
     beside = () if "model" not in content else (str(key) for key in content if key != "model")
     found = _Detector(
         layout=replace(
             DETECTRON2,
             family=family.name,
-            network=known if isinstance(known, Mapping) else {"assumed": list(family.unshown)},
+            network=known,
         ),
         method=DETECTRON2.selfsup,
         branch=None,

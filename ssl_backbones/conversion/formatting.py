@@ -84,9 +84,10 @@ def format_next_step(report: ConversionReport) -> str:
     architecture = report.provenance["architecture"]
     if channels := architecture.get("in_channels"):
         made_by = f"build_{family_of(architecture).name}"
+        other = ", or of MMDetection's ResNet" if family_of(architecture) is RESNET else ""
         return (
-            f"build a network for images of {channels} channels (in_channels={channels} of {made_by}, or of "
-            f"MMDetection's ResNet){_IN_1X1 if in_1x1 else ''}; the recipes read 3"
+            f"build a network for images of {channels} channels (in_channels={channels} of {made_by}{other})"
+            f"{_IN_1X1 if in_1x1 else ''}; the recipes read 3"
         )
     if report.format == "torchvision":
         return f"network.fc = torch.nn.Identity(); network.load_state_dict(torch.load({path!r}))"

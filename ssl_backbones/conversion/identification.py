@@ -306,6 +306,7 @@ def _at_prefix(content: dict, prefix: str, selfsup: str) -> Identified:
         family=place.family.name,
         renames=place.renames,
         input=ASSUMED_INPUT,
+        network={"assumed": list(place.family.unshown)} if place.family.unshown else {},
     )
     found = _look(File(content), layout, Network("", place.container, place.prefix), None)
     return replace(found, stages_only=True)

@@ -87,6 +87,7 @@ def inspect(
     selfsup: str = "auto",
     branch: str | None = None,
     prefix: str | None = None,
+    network: Mapping[str, object] | None = None,
 ) -> Inspection:
     """Look at a file that may come from anybody; needs no torch.
 
@@ -97,7 +98,9 @@ def inspect(
     with Sha256(path) as sha256:
         checkpoint = read_checkpoint(path)
         try:
-            loaded = from_either(checkpoint, selfsup=selfsup, branch=branch, prefix=prefix)
+            loaded = from_either(
+                checkpoint, selfsup=selfsup, branch=branch, prefix=prefix, network=network
+            )
         except InputError as error:
             refusal = str(error)
         return Inspection(

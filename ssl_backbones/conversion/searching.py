@@ -192,9 +192,12 @@ def places(content: dict) -> list[Place]:
         for name, renames in sorted(every, key=lambda one: len(one[1])):
             family = FAMILIES[name]
             for prefix in _prefixes(held.keys, family, renames)[:_MOST_PLACES]:
-                if (container, prefix) not in found:
+                known = found.get((container, prefix))
+                # Other names may make whole what was not.
+                if known is None or (known.fault and family.unshown):
                     place = _place(held, family, container, prefix, renames)
-                    found[container, prefix] = place
+                    if known is None or not place.fault:
+                        found[container, prefix] = place
     return list(found.values())
 
 

@@ -29,6 +29,7 @@ from ..errors import InputError, format_name
 from ..hashing import open_without_waiting
 from .config_text import UNKNOWN, read_config
 from .containers.allow_list import Foreign
+from .families import stated_architecture
 from .reading import Checkpoint, provenance_of
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ class Stated:
 
 def network_stated(checkpoint: Checkpoint, texts: Mapping[str, Text]) -> dict[str, object]:
     """What its own provenance or a text beside it says of a ViT and no tensor shows."""
-    recorded = provenance_of(checkpoint).get("architecture")
-    known = dict(recorded) if isinstance(recorded, Mapping) else {}
+    known = dict(stated_architecture(provenance_of(checkpoint).get("architecture")))
     config = texts[_CONFIG].content if _CONFIG in texts else {}
     if _timm_config(config) is not None:
         arguments = config.get("model_args")

@@ -53,13 +53,14 @@ def verify(
     selfsup: str = "auto",
     branch: str | None = None,
     prefix: str | None = None,
+    network: Mapping[str, object] | None = None,
     proof: bool = True,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Verification:
     """Check a converted file, or anybody's, and the source that it claims to come from.
 
     Args:
-        selfsup, branch, prefix: how to read `source`, as in `convert`; the branch is by default the
+        selfsup, branch, prefix, network: how to read `source`, as in `convert`; the branch is by default the
             one that the provenance states.
         proof: run the numerical proof too; needs torch, torchvision and Detectron2.
         progress: called with the name of each step as it begins.
@@ -78,7 +79,9 @@ def verify(
         progress("comparing with the source")
         stated = recorded.get("branch")
         branch = branch or (stated if isinstance(stated, str) else None)
-        origin = load_backbone(source, selfsup=selfsup, branch=branch, prefix=prefix)
+        origin = load_backbone(
+            source, selfsup=selfsup, branch=branch, prefix=prefix, network=network
+        )
         with naming(path):
             _check_same(loaded, origin, source)
             _check_same_input(recorded, origin, source)
@@ -144,9 +147,17 @@ def _check_same_input(
 
 def _check_same(loaded: Loaded, origin: Loaded, source: str | os.PathLike) -> None:
     ours, theirs = loaded.backbone, origin.backbone
-    if ours.architecture != theirs.architecture:
+    mine, others = (
+        {n: v for n, v in one.architecture.to_dict().items() if n != "assumed"}
+        for one in (ours, theirs)
+    )
+    if mine["name"] != others["name"]:
+        raise InputError(f"holds a {mine['name']}, and {os.fspath(source)} a {others['name']}")
+    if differing := [name for name in mine if mine[name] != others.get(name)]:
+        facts = ", ".join(f"{n} {format_name(str(mine[n]))}" for n in differing)
         raise InputError(
-            f"holds a {ours.architecture.name}, and {os.fspath(source)} a {theirs.architecture.name}"
+            f"says {facts}, and {os.fspath(source)} {others.get(differing[0])} by its layout: give what the "
+            "conversion was told (--selfsup, --network)"
         )
     different = [
         ours.sources[name]

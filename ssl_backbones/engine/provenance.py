@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.modeling.backbone import ResNet
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ..conversion.families import CONVNEXT, RESNET, VIT, family_of
+from ..conversion.families import CONVNEXT, RESNET, VIT, family_of, stated_architecture
 from ..conversion.reading import provenance_of, read_checkpoint
 from ..errors import InputError, format_name
 from ..lazy import target_of
@@ -103,13 +103,13 @@ def _check_channels(provenance: Mapping[str, Any], source: str, bottom_up: Any) 
 
 def _check_architecture(provenance: Mapping[str, Any], source: str, bottom_up: Any) -> None:
     """Refuse weights of another ResNet than the config builds, with the values of both."""
-    theirs = provenance.get("architecture") or {}
+    theirs = stated_architecture(provenance.get("architecture"))
     ours = _architecture(bottom_up)
     if theirs and ours and family_of(theirs) is not family_of(ours):
         raise InputError(
             f"architecture disagrees: {source} holds a {theirs.get('name')}, the config builds a "
-            f"{family_of(ours).title}; write {family_of(theirs).config_line(theirs)} into the config, or use "
-            "other weights"
+            f"{family_of(ours).title}; write {family_of(theirs).config_line(theirs)} into a config "
+            f"{'with an FPN' if family_of(ours) is VIT else 'of yours'}, or use other weights"
         )
     differing = {
         name: theirs[name]

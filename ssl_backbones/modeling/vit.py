@@ -257,8 +257,18 @@ def build_vit(
         out_features: of `block1` and so on, and `last`.
 
     Raises:
-        InputError: timm is not installed.
+        InputError: timm is not installed, or there is no such ViT.
     """
+    _check(
+        num_heads=num_heads > 0 and embed_dim % num_heads == 0,
+        depth=depth > 0,
+        mlp_dim=mlp_dim > 0,
+        drop_path=0 <= drop_path < 1,
+        freeze_at=0 <= freeze_at <= depth + 2,
+        resample_patch=resample_patch is None or resample_patch > 0,
+        interpolate_offset=not (interpolate_offset and interpolate_antialias),
+        out_features=set(out_features) <= {*(f"block{n + 1}" for n in range(depth)), LAST},
+    )
     try:
         from timm.layers import AttentionRope, SwiGLUPacked
         from timm.models.vision_transformer import Block
@@ -311,6 +321,14 @@ def build_vit(
     )
 
 
+def _check(**fits: bool) -> None:
+    for name, is_possible in fits.items():
+        if not is_possible:
+            raise InputError(
+                f"build_vit can make nothing of this {name}: see what it says of its arguments"
+            )
+
+
 class SimpleFeaturePyramid(Backbone):
     """p2 to p6 out of one map of a plain ViT, each by deconvolution or pooling of it alone.
 
@@ -321,11 +339,17 @@ class SimpleFeaturePyramid(Backbone):
     def __init__(self, bottom_up: ViT, out_channels: int = 256):
         """
         Raises:
-            InputError: the patches are of no size that the strides of a pyramid can be made of.
+            InputError: the patches are of no size that the strides of a pyramid can be made of, or there is
+                another number of maps than one.
         """
         super().__init__()
         self.bottom_up = bottom_up
-        ((self._in_feature, shape),) = bottom_up.output_shape().items()
+        if len(maps := bottom_up.output_shape()) != 1:
+            raise InputError(
+                f"a simple feature pyramid is made of one map, and this backbone gives {', '.join(maps)}: "
+                "a ResNet or ConvNeXt goes into an FPN"
+            )
+        ((self._in_feature, shape),) = maps.items()
         if shape.stride not in (4, 8, 16, 32):
             raise InputError(
                 f"a pyramid of strides 4 to 32 cannot be made of patches of {shape.stride}: write "

@@ -19,7 +19,7 @@ from ssl_backbones.conversion.writing import write_backbone
 from ssl_backbones.engine.checkpoints.checkpointer import StrictCheckpointer
 from ssl_backbones.engine.provenance import check_provenance
 from ssl_backbones.errors import InputError
-from ssl_backbones.modeling.convnext import ChannelNorm
+from ssl_backbones.modeling.convnext import ChannelNorm, build_convnext
 from ssl_backbones.modeling.freezing import parts
 from ssl_backbones.modeling.vit import SimpleFeaturePyramid, build_vit
 
@@ -187,3 +187,28 @@ def test_what_a_config_leaves_out_is_what_its_constructor_has():
     defaults = {n: p.default for n, p in inspect.signature(build_vit).parameters.items()}
     usual = ViT()
     assert {name: getattr(usual, name) for name in VIT.arguments}.items() <= defaults.items()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"num_heads": 5},
+        {"num_heads": 0},
+        {"depth": 0},
+        {"mlp_dim": 0},
+        {"drop_path": 2},
+        {"freeze_at": -3},
+        {"freeze_at": 99},
+        {"resample_patch": -1},
+        {"out_features": ["block99"]},
+        {"interpolate_offset": 0.1, "interpolate_antialias": True},
+    ],
+)
+def test_a_vit_that_cannot_be_is_refused_by_the_argument(words):
+    with pytest.raises(InputError, match=f"nothing of this {next(iter(words))}"):
+        build_vit(**{"embed_dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 32} | words)
+
+
+def test_a_pyramid_is_of_one_map():
+    with pytest.raises(InputError, match="this backbone gives res2, res3, res4, res5"):
+        SimpleFeaturePyramid(build_convnext(depths=[1, 1, 1, 1], dims=[8, 16, 32, 64]))

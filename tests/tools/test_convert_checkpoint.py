@@ -175,10 +175,10 @@ def test_without_the_proof_torch_is_not_imported(benign, tmp_path, run_tool):
 
 
 OPTIONS = {
-    (): "--out-dir --selfsup --branch --prefix --from-detector --network --to --no-verify --dry-run --json "
+    (): "--out-dir --selfsup --branch --prefix --network --from-detector --to --no-verify --dry-run --json "
     "--force",
-    ("verify",): "--source --selfsup --branch --prefix --no-proof --json",
-    ("inspect",): "--selfsup --branch --prefix --depth --json",
+    ("verify",): "--source --selfsup --branch --prefix --network --no-proof --json",
+    ("inspect",): "--selfsup --branch --prefix --network --depth --json",
     ("list",): "--json",
 }
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .convnext import CONVNEXT
-from .family import Family
+from .family import Family, StatedWrongly
 from .resnet import RESNET
 from .vit import VIT
 
@@ -17,6 +17,23 @@ FAMILIES: Mapping[str, Family] = {family.name: family for family in (RESNET, CON
 def family_of(architecture: Mapping[str, object]) -> Family:
     """Of an architecture as the provenance has it."""
     return FAMILIES[str(architecture.get("family", RESNET.name))]
+
+
+def stated_architecture(recorded: object) -> Mapping[str, object]:
+    """What a provenance says of a network, {} where it says nothing.
+
+    Raises:
+        StatedWrongly: it is of no family, or a field is missing or of another type than the family's.
+    """
+    if recorded is None:
+        return {}
+    is_known = isinstance(recorded, Mapping) and recorded.get("family", "resnet") in FAMILIES
+    if not is_known or (fault := family_of(recorded).fault_in(recorded)):
+        what = fault if is_known else "it is of no known family"
+        raise StatedWrongly(
+            f"has a provenance whose architecture is none ({what}): it was altered; convert the source again"
+        )
+    return recorded
 
 
 def family_in(keys: Iterable[object]) -> Family | None:

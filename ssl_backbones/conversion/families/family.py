@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ...errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -42,6 +44,10 @@ class Wrong(NamedTuple):
     name: str
     tensors: Tensors | None
     traits: Traits
+
+
+class StatedWrongly(InputError):
+    """What a text, a provenance or a user says of a network, and none can be."""
 
 
 class Family:
@@ -121,6 +127,10 @@ class Family:
             ValueError: it is no name of such a network's tensor.
         """
         raise NotImplementedError
+
+    def fault_in(self, architecture: Mapping[str, object]) -> str:
+        """What of an architecture in a provenance cannot be; empty where all can."""
+        return ""
 
     def backbone(self, architecture: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
         """The place in a config, and what builds an architecture, as the provenance has it, there."""

@@ -18,7 +18,17 @@ import numpy as np
 
 from ...errors import InputError, format_name
 from ...modeling.architectures import misfits
-from .family import Family, Features, Shapes, Tensors, Traits, Wrong, changed_in, in_torch
+from .family import (
+    Family,
+    Features,
+    Shapes,
+    StatedWrongly,
+    Tensors,
+    Traits,
+    Wrong,
+    changed_in,
+    in_torch,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +154,7 @@ class ViTFamily(Family):
     title = "ViT"
     roots = (
         *("cls_token", "reg_token", "pos_embed", "rope_embed", "patch_embed", "blocks", "norm"),
-        *("dist_token", "norm_pre"),
+        *("dist_token", "norm_pre", "register_tokens", "storage_tokens"),
     )
     begins = ("patch_embed.", "blocks.")
     landmark = "patch_embed.proj.weight"
@@ -163,14 +173,15 @@ class ViTFamily(Family):
 
     def plain(self, name: str, value: object) -> tuple[str, object]:
         """Blocks by their number alone: sharded trainings chunk them, as DINOv2's `block_chunks`."""
-        return re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name), value
+        return re.sub(r"^blocks\.[0-9]+\.([0-9]+\.)", r"blocks.\1", name), value
 
     def merged(
         self, values: Mapping[str, object], known: Mapping[str, object] = MappingProxyType({})
     ) -> tuple[dict[str, object], dict[str, tuple[str, ...]]]:
         """Queries, keys and values as one tensor, a SwiGLU's gate before its other half, a masked bias at 0.
 
-        Keys without a bias have 0, which is what DINOv3's mask makes of theirs.
+        Keys without a bias have 0, which is what DINOv3's mask makes of theirs. Rotary periods that a layout
+        assumes are those of DINOv3.
         """
         groups: dict[str, dict[str, str]] = {}
         for name in values:
@@ -187,8 +198,7 @@ class ViTFamily(Family):
                 for name in names.values():
                     del found[name]
                 found[whole], parts[whole] = value, tuple(names.values())
-        is_rotary = "pos_embed" not in found and "patch_embed.proj.weight" in found
-        if is_rotary and "rope_embed.periods" not in found:
+        if "rope_periods" in known.get("assumed", ()) and "rope_embed.periods" not in found:
             shapes = {n: np.shape(v) for n, v in found.items() if isinstance(v, np.ndarray)}
             width = (*shapes.get("patch_embed.proj.weight", ()), 0)[0]
             heads = known.get("num_heads", _usual_heads(width, rotary=True))
@@ -203,7 +213,7 @@ class ViTFamily(Family):
         """From the shapes; what they do not show from `known`, or as it is in most."""
         _refuse_variants(shapes)
         width, channels, patch = (*shapes.get("patch_embed.proj.weight", ()), 384, 3, 16)[:3]
-        blocks = [int(m[1]) for n in shapes if (m := re.match(r"blocks\.(\d{1,3})\.", n))]
+        blocks = [int(m[1]) for n in shapes if (m := re.match(r"blocks\.([0-9]{1,3})\.", n))]
         gated = (*shapes.get("blocks.0.mlp.fc1.weight", ()), 4 * width)[0]
         mlp_dim = (*shapes.get("blocks.0.mlp.fc2.weight", ())[1:], gated)[0]
         positions = (*shapes.get("pos_embed", ())[1:], 0)[0]
@@ -234,13 +244,26 @@ class ViTFamily(Family):
         if not (told or usual or "num_heads" in known):
             assumed.add("num_heads")
         found = replace(found, assumed=tuple(sorted(assumed)))
-        found = replace(found, **_checked({n: known[n] for n in self.unshown if n in known}, width))
+        if min(width, channels, patch, mlp_dim) < 1:
+            raise InputError("holds a ViT of which an axis has no length: get the file again")
+        found = replace(found, **{n: known[n] for n in self.unshown if n in known})
+        _check_stated(found, width // (4 * periods) if told else None)
         if positions and grid**2 + class_position != positions:
             raise InputError(
                 f"holds a position embedding of {positions} tokens, which are no square of patches, with or "
                 "without a class token: give one that was pretrained on square images"
             )
         return found, misfits(shapes, found)
+
+    def fault_in(self, architecture: Mapping[str, object]) -> str:
+        usual, assumed = ViT().to_dict() | {"in_channels": 3}, architecture.get("assumed", [])
+        for name in self.arguments:
+            value = architecture.get(name, usual[name] if name == "in_channels" else None)
+            is_float = isinstance(usual[name], float)
+            if type(value) is not type(usual[name]) and not (is_float and type(value) is int):
+                return f"{name} is {format_name(str(value))}"
+        is_listed = isinstance(assumed, list) and all(isinstance(name, str) for name in assumed)
+        return "" if is_listed else f"assumed is {format_name(str(assumed))}"
 
     def to_detectron2(self, name: str) -> str:
         return f"vit.{name}"
@@ -257,7 +280,7 @@ class ViTFamily(Family):
             for name in self.arguments
             if name in architecture and (name in _ALWAYS or architecture[name] != usual.get(name))
         }
-        if architecture["patch_size"] not in (8, 16, 32):
+        if architecture["patch_size"] not in (4, 8, 16, 32):
             arguments["resample_patch"] = 16
         bottom_up = {"_target_": "ssl_backbones.modeling.vit.build_vit", **arguments}
         target = "ssl_backbones.modeling.vit.SimpleFeaturePyramid"
@@ -366,7 +389,7 @@ def _merge(held: Mapping[str, object]) -> np.ndarray | None:
         held.setdefault("k", np.zeros_like(held["q"]))
     order = [("qkv",), ("q", "k", "v"), ("fc1_g", "fc1_x"), ("fc1_x",)]
     names = next((names for names in order if set(names) == set(held)), None)
-    if names is None or len({held[name].shape[1:] for name in names}) > 1:
+    if names is None or len({held[name].shape for name in names}) > 1 or not held[names[0]].ndim:
         return None
     whole = np.concatenate([held[name] for name in names])
     if mask is None:
@@ -378,21 +401,37 @@ def _usual_heads(width: int, rotary: bool) -> int:
     return _HEADS[width][rotary] if width in _HEADS else max(width // 64, 1)
 
 
-def _checked(known: Mapping[str, object], width: int) -> dict[str, object]:
-    """What a layout, a provenance or a text says, if a network can be so."""
-    heads, eps, offset = (known.get(n, 1) for n in ("num_heads", "norm_eps", "interpolate_offset"))
-    has_numbers = all(type(value) in (int, float) for value in (eps, offset))
-    if type(heads) is not int or heads < 1 or width % heads:
-        raise InputError(
-            f"is said to have {format_name(str(heads))} heads, into which its {width} channels cannot be "
-            "divided: give the file as its project published it, without other text beside it"
+def _check_stated(found: ViT, heads: int | None) -> None:
+    """Refuse what a layout, a provenance, a text or a user says, and no network can be.
+
+    Args:
+        heads: as the file's rotary periods have them; None where there are none.
+    """
+    stated, eps, offset = found.num_heads, found.norm_eps, found.interpolate_offset
+    mend = "say another with --network, or move the text beside the file away"
+    if type(stated) is not int or stated < 1 or found.embed_dim % stated:
+        raise StatedWrongly(
+            f"is said to have {format_name(str(stated))} heads, into which its {found.embed_dim} channels "
+            f"cannot be divided: {mend}"
         )
-    if not has_numbers or not 0 < eps < 1.1 or not 0 <= offset < 1.1:
-        raise InputError(
-            f"is said to have norms with an eps of {format_name(str(eps))} and positions interpolated with "
-            f"an offset of {format_name(str(offset))}: give the file as its project published it"
+    if heads not in (None, stated):
+        raise StatedWrongly(
+            f"is said to have {stated} heads, and its rotary periods are of {heads}: {mend}"
         )
-    return dict(known)
+    if not found.grid and (found.embed_dim // stated) % 4:
+        raise StatedWrongly(
+            f"is said to have {stated} heads, whose {found.embed_dim // stated} channels are no whole fours, "
+            f"as rotary positions need: {mend}"
+        )
+    if type(eps) not in (int, float) or not 0 < eps < 0.1:
+        raise StatedWrongly(f"is said to have norms with an eps of {format_name(str(eps))}: {mend}")
+    has_offset = type(offset) in (int, float) and (offset == 0 or 1e-3 <= offset <= 0.9)
+    antialias = found.interpolate_antialias
+    if not has_offset or type(antialias) is not bool or (offset and antialias):
+        raise StatedWrongly(
+            f"is said to interpolate positions with an offset of {format_name(str(offset))} and antialias "
+            f"{format_name(str(antialias))}, which no project does (0.1 and false, 0 and either): {mend}"
+        )
 
 
 def _refuse_variants(shapes: Shapes) -> None:

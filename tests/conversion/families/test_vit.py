@@ -1,6 +1,7 @@
 """ViTs: the projects' files are recognised, accounted for and proved; timm's whole networks agree."""
 
 import json
+import pickle
 import re
 from dataclasses import replace
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ssl_backbones import get_config
 from ssl_backbones.conversion import convert, verify
 from ssl_backbones.conversion.extraction import extract, from_pretraining
 from ssl_backbones.conversion.families.vit import VIT, _bicubic, forward
 from ssl_backbones.conversion.identification import identify
 from ssl_backbones.conversion.layouts import VIT_LAYOUTS
 from ssl_backbones.conversion.reading import read_checkpoint
+from ssl_backbones.engine.provenance import check_provenance
 from ssl_backbones.errors import InputError
 from ssl_backbones.modeling.vit import build_vit
 
@@ -572,13 +575,13 @@ def test_the_reference_is_timms_network():
         (timms(**SWIGLU), {"interpolate_antialias": True}, ()),
         (
             timms_dinov3(dynamic_img_size=True),
-            {"norm_eps": 1e-5},
+            {"norm_eps": 1e-5, "assumed": ["rope_periods"]},
             ((r"gamma_(\d)", r"ls\1.gamma"), (r"([qv])_bias", r"\1.bias")),
         ),
     ):
         network = network.double()
         values = named({n: t.numpy() for n, t in network.state_dict().items()}, *names)
-        arrays, _ = VIT.merged(values)
+        arrays, _ = VIT.merged(values, known)
         architecture, problems = VIT.closest({n: a.shape for n, a in arrays.items()}, known)
         assert not problems
         tensors = {n: torch.from_numpy(np.asarray(a, dtype=np.float64)) for n, a in arrays.items()}
@@ -644,5 +647,96 @@ def test_a_user_says_what_no_tensor_shows(tmp_path):
     assert one["num_heads"] == 12 and "num_heads" not in one["assumed"]
     again = convert(tmp_path / "out.pkl", tmp_path / "back.pkl", detector=True, verify=False)
     assert again.provenance["architecture"] == one
-    with pytest.raises(InputError, match="network has no num_head: say one of num_heads, norm_eps"):
+    with pytest.raises(
+        InputError, match="cannot be told its num_head: of a ViT --network says one of num_heads"
+    ):
         convert(tmp_path / "plain.pth", tmp_path / "x.pkl", network={"num_head": 12})
+
+
+def test_a_detectors_file_is_told_what_it_does_not_say(tmp_path):
+    torch.save({"model": at("backbone.bottom_up.vit.", plain())}, tmp_path / "model_final.pth")
+    told = {"num_heads": 12, "interpolate_offset": 0.1}
+    out = tmp_path / "out.pkl"
+    report = convert(tmp_path / "model_final.pth", out, detector=True, verify=False, network=told)
+    one = report.provenance["architecture"]
+    assert (one["num_heads"], one["interpolate_offset"]) == (12, 0.1)
+    assert one["assumed"] == ["interpolate_antialias", "norm_eps"]
+
+
+def test_a_file_of_another_word_is_verified_with_that_word(tmp_path):
+    torch.save(plain(), tmp_path / "plain.pth")
+    told = {"num_heads": 12}
+    convert(tmp_path / "plain.pth", tmp_path / "out.pkl", network=told)
+    with pytest.raises(InputError, match=r"says num_heads 12, and .* 3 by its layout: .*--network"):
+        verify(tmp_path / "out.pkl", tmp_path / "plain.pth", proof=False)
+    found = verify(tmp_path / "out.pkl", tmp_path / "plain.pth", network=told, proof=False)
+    assert found.same_file
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"num_heads": 5}, "5 heads, into which its 192 channels"),
+        ({"num_heads": True}, "True heads"),
+        ({"norm_eps": 0}, "an eps of 0"),
+        ({"interpolate_offset": 1}, "an offset of 1 and antialias False"),
+        ({"interpolate_antialias": True}, "an offset of 0.1 and antialias True"),
+        ({"interpolate_antialias": 1}, "antialias 1"),
+    ],
+)
+def test_what_no_network_can_be_is_refused_without_another_way_out(tmp_path, network, message):
+    torch.save(plain(), tmp_path / "plain.pth")
+    with pytest.raises(InputError, match=f"{message}.*--network") as refusal:
+        convert(tmp_path / "plain.pth", tmp_path / "out.pkl", network=network, verify=False)
+    assert "--prefix" not in str(refusal.value) and not (tmp_path / "out.pkl").exists()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"family": "unknown"},
+        {"assumed": 5},
+        {"assumed": [["a"]]},
+        {"num_heads": "many"},
+        {"norm_eps": {}},
+        {"interpolate_antialias": "x"},
+        {"patch_size": None},
+    ],
+)
+def test_a_provenance_that_lies_is_one_line(proofs, tmp_path, lie):
+    content = dict(read_checkpoint(proofs[0] / "mae.pkl").content)
+    architecture = {**content["provenance"]["architecture"], **lie}
+    content["provenance"] = {**content["provenance"], "architecture": architecture}
+    (tmp_path / "lies.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match="a provenance whose architecture is none"):
+        verify(tmp_path / "lies.pkl", proof=False)
+    with pytest.raises(InputError, match="a provenance whose architecture is none"):
+        check_provenance(content["provenance"], get_config("moco_1x"))
+
+
+def test_parts_that_do_not_belong_together_are_no_tensor(tmp_path):
+    state = EXAMPLES["hugging-face-vit"]()
+    names = [f"encoder.layer.0.attention.attention.{part}.weight" for part in ("query", "key")]
+    state[names[0]], state[names[1]] = state[names[0]][:64], torch.ones(2 * DIM - 64, DIM)
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match=r"attn\.q.*is not part of it|attn\.qkv.*is missing"):
+        convert(tmp_path / "odd.pth", tmp_path / "odd.pkl", verify=False)
+
+
+@pytest.mark.parametrize("name", ["dinov2-reg", "dinov3-vit"])
+def test_a_prefix_takes_all_of_a_network_or_none(tmp_path, name):
+    """Registers have other names there, and what no tensor shows is then assumed."""
+    torch.manual_seed(0)
+    torch.save({"w": at("net.", EXAMPLES[name]())}, tmp_path / "odd.pth")
+    report = convert(tmp_path / "odd.pth", tmp_path / "odd.pkl", prefix="w/net.", verify=False)
+    one = report.provenance["architecture"]
+    assert one["num_registers"] == 4
+    assert {"norm_eps", "interpolate_offset"} <= set(one["assumed"])
+
+
+def test_a_network_without_positions_is_not_taken_for_a_rotary_one(tmp_path):
+    state = plain()
+    del state["pos_embed"]
+    torch.save({"w": at("net.", state)}, tmp_path / "odd.pth")
+    with pytest.raises(InputError):
+        convert(tmp_path / "odd.pth", tmp_path / "odd.pkl", prefix="w/net.", verify=False)
