@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         help="compare on these (default: the first 24 of the run's test set)",
     )
     add("--size", metavar="HxW", help="of a graph of one size (default: the largest of the images)")
+    add("--full", action="store_true", help="compare the AP of the run's whole test set too")
     add("--force", action="store_true", help="write over an existing OUT")
     return result
 
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         weights=args.weights,
         images=args.images,
         size=size,
+        full=args.full,
         force=args.force,
         progress=lambda step: print(f"{step} ...", file=sys.stderr, flush=True),
     )
@@ -91,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {name:<8}{value:.1e}, at most {LARGEST[name]:.0e} is allowed")
     for name, number in result.controls.items():
         print(f"  wrong on purpose: {name} shows in {number} images")
+    for name, (theirs, ours) in result.average_precision.items():
+        print(f"  {name} {ours:.3f}, with Detectron2 {theirs:.3f}")
     if result.facts["fixed"]:
         print("of one size: {} x {}".format(*result.facts["fixed"]))
     print(f"written: {result.path}, and {Path(result.path).parent / 'MODEL_CARD.md'}")

@@ -51,6 +51,9 @@ def _body(result: Export) -> str:
     precision = ", ".join(
         f"{name} {value:.2f}" for name, value in facts["average_precision"].items()
     )
+    if result.average_precision:
+        pairs = (f"{n} {a:.2f}, {b:.2f}" for n, (a, b) in result.average_precision.items())
+        precision = f"{'; '.join(pairs)} (with Detectron2 and of this file)"
     differences = ", ".join(f"{name} {value:.1e}" for name, value in result.differences.items())
     controls = "; ".join(f"{name}: in {number}" for name, number in result.controls.items())
     rows = {

@@ -18,13 +18,14 @@ import torch
 from detectron2.data.detection_utils import read_image
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
 from .. import __version__
 from ..errors import InputError
+from ..evaluation.metrics import flatten, read_metrics
 from ..files import write_atomically
 from ..modeling.freezing import find_backbone
 from ..modeling.vit import ViT
@@ -38,6 +39,9 @@ SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx", "safetensors": ".safetensors"
 LARGEST = {"boxes": 1e-2, "scores": 1e-4, "masks": 1e-3}
 """Allowed of a right export: pixels of a box's side, of a score, of a mask's pixels the part that differs."""
 
+LARGEST_OF_PRECISION = 0.01
+"""Of the test set's AP, in percent."""
+
 _IMAGES, _TIMES = 24, (1.0, 0.75, 1.25)
 
 
@@ -50,6 +54,7 @@ class Export:
         controls: a mistake made on purpose, to the number of images in which it shows.
         images: that were compared.
         instances: found in them, from the least to the most of an image.
+        average_precision: of the test set, Detectron2's and the file's, in percent; {} unless asked for.
     """
 
     path: str
@@ -58,6 +63,7 @@ class Export:
     controls: Mapping[str, int]
     images: int
     instances: tuple[int, int]
+    average_precision: Mapping[str, tuple[float, float]]
 
 
 def export(
@@ -68,6 +74,7 @@ def export(
     weights: str | None = None,
     images: Sequence[str] = (),
     size: tuple[int, int] | None = None,
+    full: bool = False,
     force: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Export:
@@ -79,6 +86,7 @@ def export(
         weights: a checkpoint of the run; None for its model_final.pth.
         images: files to compare on; the first of the run's test set by default.
         size: height and width of a graph of one size: of ONNX, and of a ViT, whose positions are fixed in it.
+        full: compare the AP of the run's whole test set too.
         force: write over an existing file.
         progress: called with the name of each step as it begins.
 
@@ -123,10 +131,14 @@ def export(
                 f"cannot be compared: {missed[0]} shows in none of {len(jobs)} images; give others "
                 "with --images"
             )
+        precision = {}
+        if full:
+            progress("finding all of the test set, with Detectron2 and without")
+            precision = _average_precisions(cfg, detector.model, facts, written, folder)
         os.replace(written, out)
     counts = [len(one) for one in expected]
     span = min(counts), max(counts)
-    result = Export(os.fspath(out), facts, differences, controls, len(jobs), span)
+    result = Export(os.fspath(out), facts, differences, controls, len(jobs), span, precision)
     write_atomically(out.parent / "MODEL_CARD.md", model_card(result))
     return result
 
@@ -162,7 +174,6 @@ def _test_images(cfg: DictConfig) -> list[str]:
 def _facts(cfg: DictConfig, detector: Detector, run: Path, to: str) -> dict[str, Any]:
     """What a stranger needs to run the file and to know what it is."""
     from ..engine.record import read
-    from ..evaluation.metrics import flatten, read_metrics
 
     augmentations = cfg.dataloader.test.mapper.augmentations
     resizing = augmentations[0] if len(augmentations) == 1 else {}
@@ -339,6 +350,42 @@ def difference_of(theirs: Instances, ours: Mapping[str, np.ndarray]) -> dict[str
     return largest
 
 
+def _average_precisions(
+    cfg: DictConfig, model: nn.Module, facts: Mapping[str, Any], written: Path, folder: str
+) -> dict[str, tuple[float, float]]:
+    """Of the test set, by the run's own evaluator: what Detectron2 finds, and what the file finds.
+
+    Raises:
+        InputError: the two are more than 0.01 percent apart.
+    """
+    from detectron2.config import instantiate
+
+    records = instantiate(cfg.dataloader.test.dataset)
+    jobs = [(str(record["file_name"]), 1.0) for record in records]
+    ours = (
+        _run_again(written, model, facts, jobs)
+        if facts["format"] == "safetensors"
+        else _run_elsewhere(written, jobs, folder)
+    )
+    both = []
+    for found in (
+        (_expected(model, facts, *job) for job in jobs),
+        (as_instances(one, record) for one, record in zip(ours, records, strict=True)),
+    ):
+        evaluator = instantiate(cfg.dataloader.evaluator)
+        evaluator.reset()
+        for record, instances in zip(records, found, strict=True):
+            evaluator.process([record], [{"instances": instances}])
+        both.append(_headline(flatten(evaluator.evaluate())))
+    for name, value in both[0].items():
+        if not abs(value - both[1][name]) <= LARGEST_OF_PRECISION:
+            raise InputError(
+                f"the exported file has {name} {both[1][name]:.3f}, and Detectron2 {value:.3f}; nothing was "
+                "written"
+            )
+    return {name: (value, both[1][name]) for name, value in both[0].items()}
+
+
 def _controls(
     model: nn.Module,
     facts: Mapping[str, Any],
@@ -361,6 +408,17 @@ def _controls(
     scores = torch.cat([one.scores for one in expected])
     with _changed(model.roi_heads.box_predictor, test_score_thresh=float(scores.max())):
         yield "another score threshold", shows()
+
+
+def as_instances(found: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> Instances:
+    """Of an image of a record's "height" and "width"."""
+    instances = Instances((record["height"], record["width"]))
+    instances.pred_boxes = Boxes(torch.from_numpy(found["boxes"]))
+    instances.scores = torch.from_numpy(found["scores"])
+    instances.pred_classes = torch.from_numpy(found["classes"])
+    if found["masks"].size:
+        instances.pred_masks = torch.from_numpy(found["masks"])
+    return instances
 
 
 def as_arrays(found: Instances) -> dict[str, np.ndarray]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 
 from ..errors import InputError
 from ..prediction.output import Classes
 from . import elsewhere
-
-SUFFIXES = (".ts", ".onnx")
+from .exporting import as_instances
 
 
 class ExportedDetector:
@@ -39,14 +37,8 @@ class ExportedDetector:
         return {**record, "pixels": pixels, "sizes": sizes}
 
     def __call__(self, images: Sequence[Mapping[str, Any]]) -> list[Instances]:
-        return [self._found(one) for one in images]
-
-    def _found(self, one: Mapping[str, Any]) -> Instances:
-        boxes, scores, classes, masks = map(
-            torch.from_numpy, self._run(one["pixels"], one["sizes"])
-        )
-        found = Instances((one["height"], one["width"]))
-        found.pred_boxes, found.scores, found.pred_classes = Boxes(boxes), scores, classes
-        if len(masks) == len(boxes) and masks.numel():
-            found.pred_masks = masks
-        return found
+        names = ("boxes", "scores", "classes", "masks")
+        return [
+            as_instances(dict(zip(names, self._run(one["pixels"], one["sizes"]), strict=True)), one)
+            for one in images
+        ]

@@ -113,6 +113,17 @@ def test_a_vits_graph_is_of_one_size(vit_export, vit, images):
     assert larger.facts["fixed"] == [96, 128]
 
 
+def test_the_average_precision_of_the_test_set_is_compared(vit, images, monkeypatch):
+    result = export(vit, vit / "full.ts", images=images, full=True)
+    assert set(result.average_precision) == {"bbox/AP", "segm/AP"}
+    for theirs, ours in result.average_precision.values():
+        assert ours == pytest.approx(theirs, abs=1e-2)
+    monkeypatch.setattr(exporting, "LARGEST_OF_PRECISION", -1.0)
+    with pytest.raises(InputError, match="the exported file has bbox/AP"):
+        export(vit, vit / "fuller.ts", images=images, full=True)
+    assert not (vit / "fuller.ts").exists()
+
+
 def test_weights_with_all_that_is_known(vit, images):
     result = export(vit, vit / "vit.safetensors", "safetensors", images=images)
     check(result)

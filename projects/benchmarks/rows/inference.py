@@ -41,6 +41,44 @@ def make(small: bool, is_fast: bool) -> Callable[[], list[dict]]:
     return ours
 
 
+def make_graph(small: bool) -> Callable[[], list[dict]]:
+    """The same by the detector's TorchScript graph, whose trace is no part of it."""
+    import torch
+    from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+
+    from ssl_backbones.export.exporting import as_instances
+    from ssl_backbones.export.graph import trace
+
+    from .. import detector
+
+    set_threads(small)
+    (image,) = batch = detector.images(1, *(SMALL_SIZE if small else SIZE))
+    model = detector.build(detector.config(small=small), batch).eval()
+    height, width = image["image"].shape[1:]
+    given = image["image"].float(), torch.tensor([height, width, height, width])
+    graph, names = trace(model, *given), ("boxes", "scores", "classes", "masks")
+
+    @torch.no_grad()
+    def ours() -> list[dict]:
+        found = dict(zip(names, (one.numpy() for one in graph(*given)), strict=True))
+        return instances_to_coco_json(as_instances(found, image), 1)
+
+    return ours
+
+
+def prepare_graph(folder: Path, small: bool) -> Comparison:
+    start = (lambda make, environment: make()) if small else side
+    return Comparison(
+        stock=start(partial(make, small, False), {}),
+        ours=start(partial(make_graph, small), {}),
+        check=check,
+        notes=lambda: [
+            f"{THREADS} threads and torch.no_grad() on both sides, each in a process started as a user does.",
+            "Ours: the graph that tools/export.py --to torchscript writes, with masks pasted in it.",
+        ],
+    )
+
+
 def check(stock: list[dict], ours: list[dict]) -> None:
     """The same instances: scores to 1e-4, boxes to 0.01 pixels, all but 1 in 1,000 pixels of the masks."""
     import numpy as np
@@ -104,5 +142,13 @@ ROWS = [
         goal=0.85,
         must=None,
         prepare=prepare,
-    )
+    ),
+    Row(
+        name="inference-exported",
+        what="one image of 800x1333 through Mask R-CNN R50-FPN on the CPU, to COCO's results, by its graph",
+        same="scores to 1e-4, boxes to 0.01 pixels, masks but for 1 pixel in 1,000",
+        goal=None,
+        must=None,
+        prepare=prepare_graph,
+    ),
 ]
