@@ -7,6 +7,7 @@ import argparse
 import os
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,8 @@ def parser() -> argparse.ArgumentParser:
         "--weights",
         required=True,
         metavar="FILE",
-        help="a checkpoint of that run; every tensor of the model must come from it; or a .ts or .onnx of "
-        "tools/export.py",
+        help="a checkpoint of that run; every tensor of the model must come from it; or what "
+        "tools/export.py wrote",
     )
     add(
         "--data",
@@ -136,10 +137,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
                 f"--{given[0].replace('_', '-')} is of a run's checkpoint: leave it out, {args.weights} says "
                 "all of it"
             )
-    elif args.config_file is None:
+    elif args.config_file is None and not args.weights.endswith(".safetensors"):
         raise InputError(
-            f"--config-file is missing: {args.weights} is no exported file (.ts, .onnx), and does not say "
-            "what network it is of"
+            f"--config-file is missing: {args.weights} is no exported file (.ts, .onnx, .safetensors), and "
+            "does not say what network it is of"
         )
 
 
@@ -182,7 +183,16 @@ def _detector(args: argparse.Namespace) -> tuple[Any, Classes]:
     from ssl_backbones.prediction.detector import Detector
     from ssl_backbones.prediction.output import classes_of
 
-    cfg = load_config(args.config_file, [*data_overrides(args.data), *args.opts])
+    overrides = [*data_overrides(args.data), *args.opts]
+    if args.config_file is None:
+        from ssl_backbones.export.running import config_of
+
+        with tempfile.TemporaryDirectory() as folder:
+            config = Path(folder) / "config.yaml"
+            config.write_text(config_of(args.weights), encoding="utf-8")
+            cfg = load_config(str(config), overrides)
+    else:
+        cfg = load_config(args.config_file, overrides)
     return Detector(cfg, args.weights, averaged=args.ema), classes_of(cfg)
 
 
@@ -203,7 +213,7 @@ def _closing_words(args: argparse.Namespace, summary: Summary) -> str:
         lines.append(
             f"The surest detection scores {summary.highest_score:.3g}: give a lower --threshold"
         )
-    if _is_exported(args):
+    if args.config_file is None:
         return "\n".join(lines)
     tool, config, weights, data = ["tools/train_net.py"], args.config_file, args.weights, []
     if args.data or is_of_own_data(Path(config).parent):

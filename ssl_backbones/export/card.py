@@ -32,7 +32,11 @@ def _header(result: Export) -> dict[str, Any]:
             "task": {"type": task},
             "dataset": {"type": facts["test_set"], "name": facts["test_set"]},
             "metrics": [
-                {"type": metric, "name": label, "value": facts["average_precision"][metric]}
+                {
+                    "type": metric,
+                    "name": label,
+                    "value": facts["average_precision"][metric]["value"],
+                }
             ],
         }
         for metric, (task, label) in _TASKS.items()
@@ -49,11 +53,12 @@ def _body(result: Export) -> str:
         else f"any; as tested the short side is {facts['short']}, the long one at most {facts['long']}"
     )
     precision = ", ".join(
-        f"{name} {value:.2f}" for name, value in facts["average_precision"].items()
+        f"{name} {one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+        for name, one in facts["average_precision"].items()
     )
     if result.average_precision:
-        pairs = (f"{n} {a:.2f}, {b:.2f}" for n, (a, b) in result.average_precision.items())
-        precision = f"{'; '.join(pairs)} (with Detectron2 and of this file)"
+        pairs = (f"{name} {ours:.2f}" for name, (_, ours) in result.average_precision.items())
+        precision += f"; of this file {', '.join(pairs)}"
     differences = ", ".join(f"{name} {value:.1e}" for name, value in result.differences.items())
     controls = "; ".join(f"{name}: in {number}" for name, number in result.controls.items())
     rows = {
@@ -62,12 +67,12 @@ def _body(result: Export) -> str:
         "input": f"{facts['order']}, 0 to 255, mean {facts['mean']} and deviation {facts['std']} inside",
         "size": size,
         "least score": facts["threshold"],
-        "average precision": f"{precision or 'not measured'} on {facts['test_set']}",
+        "average precision, 95 % interval": f"{precision or 'not measured'} on {facts['test_set']}",
         "backbone": f"{backbone.get('method', 'unknown')}, {_architecture(backbone)}, from "
         f"{backbone.get('source', 'an unknown file')} (sha256 {backbone.get('source_sha256', 'unknown')})",
         "proof of the backbone": _proof(backbone),
         "licence of its weights": backbone.get("license", "not stated"),
-        "recipe": f"fingerprint {facts['recipe_fingerprint']}",
+        "recipe": f"fingerprint {facts['recipe_fingerprint']}; {_recipe(facts['deviations'])}",
         "beside Detectron2": f"{result.images} images with {result.instances[0]} to {result.instances[1]} "
         f"instances; largest differences: {differences}",
         "mistakes on purpose": f"{controls} of {result.images} images",
@@ -87,3 +92,9 @@ def _proof(backbone: dict[str, Any]) -> str:
     return (
         "none" if largest is None else f"largest difference {largest:.1e} of a feature, in float32"
     )
+
+
+def _recipe(deviations: list[str] | None) -> str:
+    if deviations is None:
+        return "none of the packaged ones"
+    return "; ".join(deviations) or "as the packaged one in every field"

@@ -29,10 +29,10 @@ def facts_of(path: str) -> dict[str, Any]:
         ValueError: it is none.
     """
     if path.endswith(".onnx"):
-        import onnx
+        import onnxruntime
 
-        properties = onnx.load(path, load_external_data=False).metadata_props
-        text = {one.key: one.value for one in properties}.get(FACTS)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        text = session.get_modelmeta().custom_metadata_map.get(FACTS)
     elif path.endswith(".safetensors"):
         from safetensors import safe_open
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch import nn
 
 from .. import __version__
 from ..errors import InputError
-from ..evaluation.metrics import flatten, read_metrics
+from ..evaluation.metrics import flatten
 from ..files import write_atomically
 from ..modeling.freezing import find_backbone
 from ..modeling.vit import ViT
@@ -183,7 +183,6 @@ def _facts(cfg: DictConfig, detector: Detector, run: Path, to: str) -> dict[str,
             f"{run} prepares its test images otherwise than by one ResizeShortestEdge of one size, which is "
             "all that a file can say"
         )
-    metrics = run / "inference/metrics.json"
     record, classes = read(run), classes_of(cfg)
     facts = {
         "format": to,
@@ -198,14 +197,46 @@ def _facts(cfg: DictConfig, detector: Detector, run: Path, to: str) -> dict[str,
         "threshold": float(detector.model.roi_heads.box_predictor.test_score_thresh),
         "backbone": record.get("weights", {}),
         "recipe_fingerprint": record.get("fingerprint"),
-        "average_precision": _headline(flatten(read_metrics(str(metrics))[0]))
-        if metrics.is_file()
-        else {},
+        "deviations": _deviations(record),
+        "average_precision": _intervals(run),
         "test_set": str(cfg.dataloader.test.dataset.names),
     }
     if to == "safetensors":
         facts["config"] = OmegaConf.to_yaml(cfg)
     return facts
+
+
+def _deviations(record: Mapping[str, Any]) -> list[str] | None:
+    """In what the run is not its packaged recipe; None where it is none of these."""
+    from ..report.reading.published import deviations, recipe_of
+
+    recipe = recipe_of(record.get("command_line", []))
+    if recipe is None:
+        return None
+    found = deviations(recipe, {"weights": {}, **record})
+    return [f"{one.key}: {one.here} for {one.published}" for one in found]
+
+
+def _intervals(run: Path) -> dict[str, dict[str, float]]:
+    """AP of the run's test set with its 95 % bootstrap interval over images; {} where it was not tested."""
+    from ..report.analysis.bootstrap import bootstrap
+    from ..report.analysis.outcomes import find_outcomes
+    from ..report.reading.ground_truth import GroundTruths, evaluated_images
+    from ..report.reading.runs import read_run
+
+    content, intervals = read_run(run), {}
+    if content.detections is None:
+        return {}
+    try:
+        truth = GroundTruths().of(content.dataset, run)
+        images = evaluated_images(truth, content.facts)
+    except InputError:  # the test set is not here any more, and its AP no more than a number
+        return {}
+    for task in ("bbox", "segm") if truth.has_masks else ("bbox",):
+        (found,) = bootstrap([find_outcomes(truth.coco, content.detections, task, images)])
+        if interval := found.values["AP"]:
+            intervals[f"{task}/AP"] = asdict(interval)
+    return intervals
 
 
 def _headline(metrics: Mapping[str, float]) -> dict[str, float]:

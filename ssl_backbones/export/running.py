@@ -42,3 +42,16 @@ class ExportedDetector:
             as_instances(dict(zip(names, self._run(one["pixels"], one["sizes"]), strict=True)), one)
             for one in images
         ]
+
+
+def config_of(path: str) -> str:
+    """The config of an exported .safetensors, as YAML.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return str(elsewhere.facts_of(path)["config"])
+    except Exception as error:  # what its reader raises
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} has no config ({why}); give --config-file") from error

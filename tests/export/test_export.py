@@ -102,6 +102,22 @@ def test_a_right_export_is_written(module_folder, request, small, images, name, 
     assert result.images == 4
 
 
+def test_a_file_says_how_good_it_is(whole, images):
+    """Of a run that was trained and tested: AP as its metrics have it, within its interval."""
+    run = whole(1)
+    result = export(run, run.parent / "trained.ts", images=images)
+    check(result)
+    metrics = json.loads((run / "inference/metrics.json").read_text())
+    for name, one in result.facts["average_precision"].items():
+        task, _, metric = name.partition("/")
+        assert one["value"] == pytest.approx(metrics[task][metric], abs=1e-6)
+        assert one["low"] <= one["value"] <= one["high"]
+    assert set(result.facts["average_precision"]) == {"bbox/AP", "segm/AP"}
+    assert "95 % interval" in (run.parent / "MODEL_CARD.md").read_text()
+    for file in ("trained.ts", "MODEL_CARD.md"):
+        (run.parent / file).unlink()
+
+
 def test_a_vits_graph_is_of_one_size(vit_export, vit, images):
     check(vit_export)
     assert vit_export.facts["fixed"] == [64, 64]
@@ -179,11 +195,18 @@ def test_the_command(run_tool, vit, images):
         assert ended.returncode == 2 and why in ended.stderr and ended.stderr.count("\n") <= 2
 
 
-def test_a_stranger_runs_it(vit_export, images, tmp_path):
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["torchscript", "onnx", "safetensors"])
+def test_a_stranger_runs_it(vit_export, vit, images, tmp_path, number):
     """By the ten lines of the page, where neither Detectron2 nor this project can be imported."""
+    if number == 1:
+        pytest.importorskip("onnxruntime")
+    to, suffix = list(exporting.SUFFIXES.items())[number]
+    path = vit / f"stranger{suffix}" if number else Path(vit_export.path)
+    if number:
+        export(vit, path, to, images=images)
     page = Path(__file__).parents[2] / "docs/run_it_elsewhere.md"
-    script = page.read_text().split("```python\n")[1].split("```")[0]
-    script = script.replace("detector.ts", vit_export.path).replace("street.jpg", images[0])
+    script = page.read_text().split("```python\n")[1 + number].split("```")[0]
+    script = script.replace(f"detector{suffix}", str(path)).replace("street.jpg", images[0])
     blocked = "import sys; sys.modules['detectron2'] = sys.modules['ssl_backbones'] = None\n"
     (tmp_path / "ten_lines.py").write_text(blocked + script)
     done = subprocess.run(
@@ -192,15 +215,17 @@ def test_a_stranger_runs_it(vit_export, images, tmp_path):
     assert done.returncode == 0, done.stderr
     facts, run = elsewhere.load(vit_export.path)
     _, scores, classes, _ = run(*elsewhere.prepare(elsewhere.read(images[0]), facts))
-    best = facts["classes"][classes[0]], round(float(scores[0]), 3)
-    assert str(best) in done.stdout
+    best = str((facts["classes"][classes[0]], round(float(scores[0]), 3)))
+    assert (best if number < 2 else "dino") in done.stdout
 
 
 def test_predict_takes_it(run_tool, vit_export, vit, images, tmp_path):
     """The same detections as of the checkpoint by its config."""
     found = []
+    weights = export(vit, vit / "predicted.safetensors", "safetensors", images=images).path
     for name, words in (
         ("exported", ("--weights", vit_export.path)),
+        ("weights", ("--weights", weights, "--opts", "train.device=cpu")),
         (
             "run",
             ("--weights", str(vit / "model_final.pth"), "--config-file", str(vit / "config.yaml")),
@@ -219,7 +244,8 @@ def test_predict_takes_it(run_tool, vit_export, vit, images, tmp_path):
         )
         assert told.returncode == 0, told.stderr
         found.append(json.loads((out / "coco_instances_results.json").read_text()))
-    exported, run = found
+    exported, weights, run = found
+    assert weights == run
     assert len(exported) == len(run) > 0
     for one, other in zip(exported, run, strict=True):
         assert one["category_id"] == other["category_id"]
