@@ -302,3 +302,34 @@ def spoil_image(name: str) -> None:
         return image
 
     FastDatasetMapper.__call__ = mapped
+
+
+def moved_in_a_run_and_its_resumption(train, folder: Path, converted: Path) -> set[str]:
+    """Which of a converted file's tensors a run moved, which ends in the same bits if killed and resumed.
+
+    Args:
+        train: `train(folder, *words)` runs tools/train_net.py, with a checkpoint after each iteration.
+    """
+    import numpy as np
+    import torch
+
+    from ssl_backbones.conversion.reading import read_checkpoint
+
+    whole, again = folder / "whole", folder / "again"
+    assert "Metrics: " in train(whole).stdout
+    assert json.loads((whole / "inference/metrics.json").read_text())
+    # The same run, killed after its first iteration.
+    shutil.copytree(whole, again)
+    for file in ("model_final.pth", "model_0000001.pth"):
+        (again / file).unlink(missing_ok=True)
+    (again / "last_checkpoint").write_text("model_0000000.pth")
+    train(again, "--resume")
+    end, other = (
+        torch.load(one / "model_final.pth", weights_only=False)["model"] for one in (whole, again)
+    )
+    assert difference(end, other) is None
+    return {
+        name
+        for name, value in read_checkpoint(converted).content["model"].items()
+        if not np.array_equal(value, end[f"backbone.bottom_up.{name}"].numpy())
+    }

@@ -1,13 +1,10 @@
 """A ViT by the commands: from a pretraining's file to a detector that trains, resumes and is tested."""
 
-import json
 import shlex
-import shutil
 
-import numpy as np
 import pytest
 import torch
-from running import difference
+from running import moved_in_a_run_and_its_resumption
 
 from ssl_backbones.conversion.reading import read_checkpoint
 
@@ -51,26 +48,8 @@ def test_from_a_file_to_ap_and_on_after_an_interruption(
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    whole, again = module_folder / "whole", module_folder / "again"
-    done = train(whole)
-    assert "Metrics: " in done.stdout
-    assert json.loads((whole / "inference/metrics.json").read_text())
-    # The same run, killed after its first iteration.
-    shutil.copytree(whole, again)
-    for file in ("model_final.pth", "model_0000001.pth"):
-        (again / file).unlink(missing_ok=True)
-    (again / "last_checkpoint").write_text("model_0000000.pth")
-    train(again, "--resume")
-    ends = [
-        torch.load(one / "model_final.pth", weights_only=False)["model"] for one in (whole, again)
-    ]
-    assert difference(*ends) is None
+    moved = moved_in_a_run_and_its_resumption(train, module_folder, converted)
     before = read_checkpoint(converted).content["model"]
-    moved = {
-        name
-        for name, value in before.items()
-        if not np.array_equal(value, ends[0][f"backbone.bottom_up.{name}"].numpy())
-    }
     assert moved == {n for n in before if n.startswith(("vit.blocks.1.", "vit.norm."))}
 
 

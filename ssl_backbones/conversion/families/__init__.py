@@ -27,7 +27,7 @@ def stated_architecture(recorded: object) -> Mapping[str, object]:
     """
     if recorded is None:
         return {}
-    is_known = isinstance(recorded, Mapping) and recorded.get("family", "resnet") in FAMILIES
+    is_known = isinstance(recorded, Mapping) and str(recorded.get("family", "resnet")) in FAMILIES
     if not is_known or (fault := family_of(recorded).fault_in(recorded)):
         what = fault if is_known else "it is of no known family"
         raise StatedWrongly(
