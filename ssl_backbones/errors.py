@@ -10,6 +10,7 @@ from collections.abc import Callable
 _EXTRAS = {
     **dict.fromkeys(("cv2", "lightly", "scipy", "sklearn"), "digits"),
     **dict.fromkeys(("jinja2", "matplotlib"), "report"),
+    **dict.fromkeys(("onnx", "onnxruntime"), "export"),
     "timm": "vit",
 }
 """Modules that are installed with an extra of this package only."""

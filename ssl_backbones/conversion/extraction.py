@@ -428,7 +428,7 @@ def from_detector(checkpoint: Checkpoint, network: Mapping[str, object] | None =
         )
     model = {key: value for key, value in _model(content).items() if isinstance(key, str)}
     recorded = provenance_of(checkpoint)
-    known = stated_architecture(recorded.get("architecture") or _of_its_run(checkpoint.path))
+    known = stated_architecture(recorded.get("architecture")) or _of_its_run(checkpoint.path)
     _check_network(family, network)
     known = {**(known or {"assumed": list(family.unshown)}), **(network or {})}
     if network:
@@ -462,13 +462,17 @@ def from_detector(checkpoint: Checkpoint, network: Mapping[str, object] | None =
     return Loaded(checkpoint, backbone, origin, None)
 
 
-def _of_its_run(path: str) -> object:
-    """The architecture of the weights that a run began with, as the run.json beside its checkpoints says."""
+def _of_its_run(path: str) -> Mapping[str, object]:
+    """The architecture of the weights that a run began with, as the run.json beside its checkpoints says.
+
+    Files of that name may be anybody's, and then say nothing.
+    """
     with contextlib.suppress(InputError):
         record = read_json(Path(path).parent / "run.json")
         weights = record.content.get("weights") if record else None
-        return weights.get("architecture") if isinstance(weights, dict) else None
-    return None
+        if isinstance(weights, dict):
+            return stated_architecture(weights.get("architecture"))
+    return {}
 
 
 def is_detectron2(content: object) -> bool:

@@ -97,7 +97,9 @@ def export(
     _check_places(run, out, to, force)
     progress("loading the run")
     cfg, detector = _load(run, weights)
+    _check_kind(detector.model, run)
     files = list(images) or _test_images(cfg)
+    _check_images(files)
     facts = _facts(cfg, detector, run, to)
     is_fixed = to == "onnx" or isinstance((find_backbone(detector.model) or (0, 0))[1], ViT)
     facts["fixed"] = list(size or _largest(files, facts)) if is_fixed else None
@@ -150,10 +152,33 @@ def _check_places(run: Path, out: Path, to: str, force: bool) -> None:
         raise InputError(f"{out} must end in {SUFFIXES[to]}: by that name the format {to} is read")
     if not (run / "config.yaml").is_file():
         raise InputError(f"{run} is no folder of a run: it has no config.yaml; give one that has")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent} is no folder; make it, or give another path")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out.parent} is no folder that you may write to; give another path")
+    if to == "onnx":  # before any work: an error here names the extra
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
     if out.exists() and not force:
         raise InputError(f"{out} exists; give --force to write over it, or another path")
+
+
+def _check_kind(model: nn.Module, run: Path) -> None:
+    heads = getattr(model, "roi_heads", None)
+    has_scores = hasattr(getattr(heads, "box_predictor", None), "test_score_thresh")
+    if not has_scores or getattr(heads, "keypoint_on", False):
+        raise InputError(
+            f"{run} holds another detector than a Mask or Faster R-CNN with one stage of boxes and without "
+            "keypoints, which is all that is exported"
+        )
+
+
+def _check_images(files: Sequence[str]) -> None:
+    for path in files:
+        try:
+            elsewhere.read(path)
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be read as an image ({error}); leave it out"
+            ) from error
 
 
 def _load(run: Path, weights: str | None) -> tuple[DictConfig, Detector]:

@@ -264,7 +264,7 @@ def build_vit(
         depth=depth > 0,
         mlp_dim=mlp_dim > 0,
         drop_path=0 <= drop_path < 1,
-        freeze_at=0 <= freeze_at <= depth + 2,
+        freeze_at=freeze_at >= 0,
         resample_patch=resample_patch is None or resample_patch > 0,
         interpolate_offset=not (interpolate_offset and interpolate_antialias),
         out_features=set(out_features) <= {*(f"block{n + 1}" for n in range(depth)), LAST},

@@ -11,6 +11,7 @@ import torch
 import yaml
 from detectron2.config import LazyConfig, instantiate
 
+from ssl_backbones import errors
 from ssl_backbones.errors import InputError
 from ssl_backbones.export import elsewhere, exporting
 from ssl_backbones.export.exporting import LARGEST, export
@@ -190,9 +191,32 @@ def test_the_command(run_tool, vit, images):
         ((str(vit / "nothing"), str(vit / "x.ts")), "is no folder of a run"),
         ((str(vit), str(vit / "x.ts"), "--size", "60x64"), "multiples of 32"),
         ((str(vit), str(vit / "x.ts"), "--images", "none.jpg"), "there is no such file"),
+        ((str(vit), str(vit / "x.ts"), "--images", __file__), "cannot be read as an image"),
+        ((str(vit), str(vit / "nowhere/x.ts")), "is no folder that you may write to"),
     ):
         ended = run_tool("tools/export.py", *words)
         assert ended.returncode == 2 and why in ended.stderr and ended.stderr.count("\n") <= 2
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxruntime"])
+def test_without_the_extra_it_is_said_before_any_work(vit, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError) as refusal:
+        export(vit, vit / "x.onnx", "onnx")
+    assert errors._EXTRAS[refusal.value.name] == "export"
+
+
+def test_another_kind_of_detector_is_refused(vit, images, monkeypatch):
+    loaded = exporting._load
+
+    def with_keypoints(*words):
+        cfg, detector = loaded(*words)
+        detector.model.roi_heads.keypoint_on = True
+        return cfg, detector
+
+    monkeypatch.setattr(exporting, "_load", with_keypoints)
+    with pytest.raises(InputError, match="holds another detector than a Mask or Faster R-CNN"):
+        export(vit, vit / "x.ts", images=images)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["torchscript", "onnx", "safetensors"])

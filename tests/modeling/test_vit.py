@@ -198,7 +198,6 @@ def test_what_a_config_leaves_out_is_what_its_constructor_has():
         {"mlp_dim": 0},
         {"drop_path": 2},
         {"freeze_at": -3},
-        {"freeze_at": 99},
         {"resample_patch": -1},
         {"out_features": ["block99"]},
         {"interpolate_offset": 0.1, "interpolate_antialias": True},
