@@ -247,7 +247,7 @@ def _fact(word: str) -> tuple[str, object]:
     name, _, value = word.partition("=")
     try:
         return name, json.loads(value.lower())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise argparse.ArgumentTypeError(
             f"{word!r} is no NAME=NUMBER, such as num_heads=6"
         ) from None
