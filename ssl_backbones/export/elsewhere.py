@@ -28,11 +28,33 @@ def facts_of(path: str) -> dict[str, Any]:
     Raises:
         ValueError: it is none.
     """
+    return _opened(path)[0]
+
+
+def load(path: str) -> tuple[dict[str, Any], Callable[[np.ndarray, np.ndarray], Found]]:
+    """What a file says, and what runs it: of pixels (3, h, w) in float32, and sizes (H, W, h, w).
+
+    Raises:
+        ValueError: it is none, or weights alone.
+    """
+    facts, run = _opened(path)
+    if run is None:
+        raise ValueError(f"{path} holds weights, which are no detector without Detectron2")
+    return facts, run
+
+
+def _opened(path: str) -> tuple[dict[str, Any], Callable[..., Found] | None]:
+    run = None
     if path.endswith(".onnx"):
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         text = session.get_modelmeta().custom_metadata_map.get(FACTS)
+        names = [one.name for one in session.get_inputs()]
+
+        def run(*given: np.ndarray) -> Found:
+            return tuple(session.run(None, dict(zip(names, given, strict=True))))
+
     elif path.endswith(".safetensors"):
         from safetensors import safe_open
 
@@ -43,31 +65,16 @@ def facts_of(path: str) -> dict[str, Any]:
         import torchvision  # noqa: F401  operators of a detector: NMS and ROIAlign
 
         held = {FACTS: ""}
-        torch.jit.load(path, map_location="cpu", _extra_files=held)
+        network = torch.jit.load(path, map_location="cpu", _extra_files=held).eval()
         text = held[FACTS]
+
+        def run(*given: np.ndarray) -> Found:
+            with torch.no_grad():
+                return tuple(one.numpy() for one in network(*map(torch.from_numpy, given)))
+
     if not text:
         raise ValueError(f"{path} is no exported detector: it says nothing of itself")
-    return json.loads(text)
-
-
-def load(path: str) -> tuple[dict[str, Any], Callable[[np.ndarray, np.ndarray], Found]]:
-    """What a file says, and what runs it: of pixels (3, h, w) in float32, and sizes (H, W, h, w)."""
-    facts = facts_of(path)
-    if path.endswith(".onnx"):
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        names = [one.name for one in session.get_inputs()]
-        return facts, lambda *given: tuple(session.run(None, dict(zip(names, given, strict=True))))
-    import torch
-
-    network = torch.jit.load(path, map_location="cpu").eval()
-
-    def run(*given: np.ndarray) -> Found:
-        with torch.no_grad():
-            return tuple(one.numpy() for one in network(*map(torch.from_numpy, given)))
-
-    return facts, run
+    return json.loads(text), run
 
 
 def read(path: str) -> Image.Image:

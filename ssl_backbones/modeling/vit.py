@@ -355,18 +355,17 @@ class SimpleFeaturePyramid(Backbone):
                 f"a pyramid of strides 4 to 32 cannot be made of patches of {shape.stride}: write "
                 "resample_patch=16 into the ViT's arguments"
             )
-        self._strides = {f"p{level}": 1 << level for level in (2, 3, 4, 5)}
+        strides = {f"p{level}": 1 << level for level in (2, 3, 4, 5)}
         self.levels = nn.ModuleDict(
             {
                 name: _level(shape.channels, shape.stride, stride, out_channels)
-                for name, stride in self._strides.items()
+                for name, stride in strides.items()
             }
         )
         self.top_block = LastLevelMaxPool()
-        self._strides["p6"] = 64
-        self._out_features = list(self._strides)
-        self._out_feature_strides = self._strides
-        self._out_feature_channels = dict.fromkeys(self._strides, out_channels)
+        self._out_feature_strides = {**strides, "p6": 64}
+        self._out_features = list(self._out_feature_strides)
+        self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
 
     @property
     def size_divisibility(self) -> int:

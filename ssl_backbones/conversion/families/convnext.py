@@ -7,7 +7,7 @@ functions alone, since timm's network would prove nothing of timm's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...modeling.architectures import misfits
-from .family import Family, Features, Shapes, Tensors, Traits, Wrong, changed_in, in_torch
+from .family import (
+    Shapes,
+    Tensors,
+    TimmFamily,
+    Traits,
+    Wrong,
+    affine_shapes,
+    changed_in,
+    reversed_channels,
+    swapped,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -65,28 +75,23 @@ class ConvNeXt:
         return dict(self._tensors())
 
     def _tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield from _affine("stem.0", (self.dims[0], self.in_channels, 4, 4))
-        yield from _affine("stem.1", (self.dims[0],))
+        yield from affine_shapes("stem.0", (self.dims[0], self.in_channels, 4, 4))
+        yield from affine_shapes("stem.1", (self.dims[0],))
         for stage, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
             if stage:
                 before = self.dims[stage - 1]
-                yield from _affine(f"stages.{stage}.downsample.0", (before,))
-                yield from _affine(f"stages.{stage}.downsample.1", (dim, before, 2, 2))
+                yield from affine_shapes(f"stages.{stage}.downsample.0", (before,))
+                yield from affine_shapes(f"stages.{stage}.downsample.1", (dim, before, 2, 2))
             for index in range(depth):
                 block = f"stages.{stage}.blocks.{index}"
                 if self.layer_scale:
                     yield f"{block}.gamma", (dim,)
-                yield from _affine(f"{block}.conv_dw", (dim, 1, 7, 7))
-                yield from _affine(f"{block}.norm", (dim,))
-                yield from _affine(f"{block}.mlp.fc1", (4 * dim, dim))
+                yield from affine_shapes(f"{block}.conv_dw", (dim, 1, 7, 7))
+                yield from affine_shapes(f"{block}.norm", (dim,))
+                yield from affine_shapes(f"{block}.mlp.fc1", (4 * dim, dim))
                 if self.grn:
-                    yield from _affine(f"{block}.mlp.grn", (4 * dim,))
-                yield from _affine(f"{block}.mlp.fc2", (dim, 4 * dim))
-
-
-def _affine(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", shape
-    yield f"{name}.bias", shape[:1]
+                    yield from affine_shapes(f"{block}.mlp.grn", (4 * dim,))
+                yield from affine_shapes(f"{block}.mlp.fc2", (dim, 4 * dim))
 
 
 _NAMES = {
@@ -104,7 +109,7 @@ _NAMES = {
 """What the papers call them, by depths and the first stage's channels."""
 
 
-class ConvNeXtFamily(Family):
+class ConvNeXtFamily(TimmFamily):
     name = "convnext"
     title = "ConvNeXt"
     roots = ("stem", "stages")
@@ -112,10 +117,6 @@ class ConvNeXtFamily(Family):
     landmark = "stages.3.downsample.1.weight"
     stem = "convnext.stem.0.weight"
     detectron2_roots = ("convnext.",)
-    reference = "the reference"
-    untrained = "layer norms whose scales are all at 1"
-    needs = "PyTorch, Detectron2 and timm (pip install 'ssl-backbones[vit]')"
-    tolerances = MappingProxyType({"float64": 1e-10, "float32": 1e-4})
     arguments = WIDTHS
 
     def is_trained(self, tensors: Tensors) -> bool:
@@ -175,39 +176,19 @@ class ConvNeXtFamily(Family):
         )
         return found, misfits(shapes, found)
 
-    def to_detectron2(self, name: str) -> str:
-        return f"convnext.{name}"
-
-    def from_detectron2(self, name: str) -> str:
-        if not name.startswith("convnext."):
-            raise ValueError(f"{name!r} is no tensor of a ConvNeXt")
-        return name.removeprefix("convnext.")
-
     def backbone(self, architecture: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
         widths = {key: architecture[key] for key in WIDTHS if key in architecture}
         target = "ssl_backbones.modeling.convnext.build_convnext"
         outputs = {"freeze_at": 0, "out_features": ["res2", "res3", "res4", "res5"]}
         return "model.backbone.bottom_up", {"_target_": target, **widths, **outputs}
 
-    def import_networks(self) -> None:
-        import detectron2.modeling  # noqa: F401
-        import timm  # noqa: F401
+    def image_sizes(self, kernel: tuple[int, ...]) -> Iterable[tuple[int, int]]:
+        return _SIZES
 
-    def expected(
-        self, tensors: Tensors, architecture: ConvNeXt, traits: Traits
-    ) -> dict[str, Features]:
-        import torch
-
-        expected = {}
-        for precision in self.tolerances:
-            dtype = getattr(torch, precision)
-            state = in_torch(tensors, dtype)
-            expected[precision] = {
-                f"{stage}, {size}": values.numpy()
-                for size, image in _images(architecture.in_channels, dtype)
-                for stage, values in forward(state, architecture, image)
-            }
-        return expected
+    def forward(
+        self, state: Mapping[str, torch.Tensor], architecture: ConvNeXt, image: torch.Tensor
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        return forward(state, architecture, image)
 
     def network(self, architecture: ConvNeXt, traits: Traits) -> Any:
         from ...modeling.convnext import build_convnext
@@ -216,28 +197,13 @@ class ConvNeXtFamily(Family):
         # The outputs' norms of a detector are new, and none of the pretraining's.
         return build_convnext(**widths, output_norm=False).eval()
 
-    def features(self, network: Any, tensors: Tensors, precision: str) -> Features:
-        import torch
-
-        dtype = getattr(torch, precision)
-        network.load_state_dict(in_torch(tensors, dtype), strict=True, assign=True)
-        channels = tensors[self.stem].shape[1]
-        with torch.inference_mode():
-            return {
-                f"{stage}, {size}": values.numpy()
-                for size, image in _images(channels, dtype)
-                for stage, values in network(image).items()
-            }
-
     def wrong_conversions(
         self, tensors: Tensors, architecture: ConvNeXt, traits: Traits
     ) -> Iterator[Wrong]:
         kernels = {n: a for n, a in tensors.items() if n.endswith("conv_dw.weight")}
-        first, second = "convnext.stages.0.blocks.0.", "convnext.stages.0.blocks.1."
         norms = [n for n in tensors if n.endswith(("stem.1.weight", "downsample.0.weight"))]
-        reversed_order = "BGR statistics" if architecture.in_channels == 3 else "channels reversed"
         changes = {
-            reversed_order: {self.stem: np.ascontiguousarray(tensors[self.stem][:, ::-1])},
+            **reversed_channels(tensors, self.stem),
             "depthwise kernels transposed": {n: a.swapaxes(2, 3) for n, a in kernels.items()},
             "depthwise kernels mirrored": {n: a[..., ::-1] for n, a in kernels.items()},
             "norms of the stem and before each stage left at 1": {
@@ -255,22 +221,11 @@ class ConvNeXtFamily(Family):
                 n: np.zeros_like(a) for n, a in tensors.items() if ".grn." in n
             }
         if architecture.depths[0] > 1:
-            changes["the first two blocks swapped"] = {
-                n: tensors[(second if n.startswith(first) else first) + n[len(first) :]]
-                for n in tensors
-                if n.startswith((first, second))
-            }
+            changes["the first two blocks swapped"] = swapped(
+                tensors, "convnext.stages.0.blocks.0.", "convnext.stages.0.blocks.1."
+            )
         for name, changed in changes.items():
             yield Wrong(name, changed_in(tensors, changed), traits)
-
-
-def _images(channels: int, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    import torch
-
-    random = np.random.default_rng(0)
-    for height, width in _SIZES:
-        image = random.standard_normal((1, channels, height, width))
-        yield f"{height}x{width}", torch.from_numpy(image).to(dtype)
 
 
 def forward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -191,6 +191,86 @@ class Family:
         return any(name.startswith(self.begins) for name in names)
 
 
+class TimmFamily(Family):
+    """One with timm's names, whose Detectron2 side runs timm's modules below one root.
+
+    Against timm its proof would show nothing: the reference is a forward of the family's own.
+    """
+
+    reference = "the reference"
+    untrained = "layer norms whose scales are all at 1"
+    needs = "PyTorch, Detectron2 and timm (pip install 'ssl-backbones[vit]')"
+    tolerances = MappingProxyType({"float64": 1e-10, "float32": 1e-4})
+
+    def image_sizes(self, kernel: tuple[int, ...]) -> Iterable[tuple[int, int]]:
+        """Heights and widths of a proof's images, in pixels, for a first kernel of this shape."""
+        raise NotImplementedError
+
+    def forward(
+        self, state: Mapping[str, torch.Tensor], architecture: Architecture, image: torch.Tensor
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Maps by their names, by the papers' formulas."""
+        raise NotImplementedError
+
+    def to_detectron2(self, name: str) -> str:
+        return f"{self.name}.{name}"
+
+    def from_detectron2(self, name: str) -> str:
+        if not name.startswith(f"{self.name}."):
+            raise ValueError(f"{name!r} is no tensor of a {self.title}")
+        return name.removeprefix(f"{self.name}.")
+
+    def import_networks(self) -> None:
+        import detectron2.modeling  # noqa: F401
+        import timm  # noqa: F401
+
+    def expected(
+        self, tensors: Tensors, architecture: Architecture, traits: Traits
+    ) -> dict[str, Features]:
+        import torch
+
+        expected = {}
+        for precision in self.tolerances:
+            dtype = getattr(torch, precision)
+            state = in_torch(tensors, dtype)
+            images = self._images(tensors[self.from_detectron2(self.stem)].shape, dtype)
+            with torch.inference_mode():
+                expected[precision] = {
+                    f"{name}, {size}": values.numpy()
+                    for size, image in images
+                    for name, values in self.forward(state, architecture, image)
+                }
+        return expected
+
+    def features(self, network: Any, tensors: Tensors, precision: str) -> Features:
+        import torch
+
+        dtype = getattr(torch, precision)
+        network.load_state_dict(in_torch(tensors, dtype), strict=True, assign=True)
+        with torch.inference_mode():
+            return {
+                f"{name}, {size}": values.numpy()
+                for size, image in self._images(tensors[self.stem].shape, dtype)
+                for name, values in network(image).items()
+            }
+
+    def _images(
+        self, kernel: tuple[int, ...], dtype: torch.dtype
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        import torch
+
+        random = np.random.default_rng(0)
+        for height, width in self.image_sizes(kernel):
+            image = random.standard_normal((1, kernel[1], height, width))
+            yield f"{height}x{width}", torch.from_numpy(image).to(dtype)
+
+
+def affine_shapes(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Of a weight of this shape and its bias."""
+    yield f"{name}.weight", shape
+    yield f"{name}.bias", shape[:1]
+
+
 def _lazy_call(value: object) -> str:
     if not isinstance(value, Mapping):
         return repr(value)
@@ -205,6 +285,22 @@ def _override(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_override, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def reversed_channels(tensors: Tensors, stem: str) -> dict[str, Tensors]:
+    """A mistake of every family, by its name: what a network with the other order of channels computes."""
+    kernel = tensors[stem]
+    name = "BGR statistics" if kernel.shape[1] == 3 else "channels reversed"
+    return {name: {stem: np.ascontiguousarray(kernel[:, ::-1])}}
+
+
+def swapped(tensors: Tensors, first: str, second: str) -> Tensors:
+    """Those below two beginnings of names, each in the other's place."""
+    return {
+        name: tensors[(second if name.startswith(first) else first) + name[len(first) :]]
+        for name in tensors
+        if name.startswith((first, second))
+    }
 
 
 def changed_in(tensors: Tensors, changes: Tensors) -> Tensors | None:

@@ -16,7 +16,17 @@ import numpy as np
 
 from ...modeling import architectures
 from ...modeling.architectures import Architecture
-from .family import Family, Features, Shapes, Tensors, Traits, Wrong, changed_in, in_torch
+from .family import (
+    Family,
+    Features,
+    Shapes,
+    Tensors,
+    Traits,
+    Wrong,
+    changed_in,
+    in_torch,
+    reversed_channels,
+)
 
 _INPUT_SIZE = (65, 98)  # odd and even sides: both roundings of a stride occur
 _TORCHVISION_STAGES = {"res2": "layer1", "res3": "layer2", "res4": "layer3", "res5": "layer4"}
@@ -111,10 +121,8 @@ class ResNetFamily(Family):
         mean, variance, bias = (
             tensors[norm + name] for name in ("running_mean", "running_var", "bias")
         )
-        first = tensors[self.stem]
-        reversed_order = "BGR statistics" if first.shape[1] == 3 else "channels reversed"
         changes = {
-            reversed_order: {self.stem: np.ascontiguousarray(first[:, ::-1])},
+            **reversed_channels(tensors, self.stem),
             "one batch norm's statistics dropped": {
                 f"{norm}running_mean": np.zeros_like(mean),
                 f"{norm}running_var": np.ones_like(variance),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -19,15 +19,16 @@ import numpy as np
 from ...errors import InputError, format_name
 from ...modeling.architectures import misfits
 from .family import (
-    Family,
-    Features,
     Shapes,
     StatedWrongly,
     Tensors,
+    TimmFamily,
     Traits,
     Wrong,
+    affine_shapes,
     changed_in,
-    in_torch,
+    reversed_channels,
+    swapped,
 )
 
 if TYPE_CHECKING:
@@ -95,28 +96,23 @@ class ViT:
             yield "pos_embed", (1, self.grid**2 + self.class_position, dim)
         else:
             yield "rope_embed.periods", (dim // self.num_heads // 4,)
-        yield from _affine("patch_embed.proj", (dim, self.in_channels, patch, patch))
+        yield from affine_shapes("patch_embed.proj", (dim, self.in_channels, patch, patch))
         for index in range(self.depth):
             block = f"blocks.{index}"
-            yield from _affine(f"{block}.norm1", (dim,))
+            yield from affine_shapes(f"{block}.norm1", (dim,))
             yield f"{block}.attn.qkv.weight", (3 * dim, dim)
             if self.qkv_bias:
                 yield f"{block}.attn.qkv.bias", (3 * dim,)
-            yield from _affine(f"{block}.attn.proj", (dim, dim))
+            yield from affine_shapes(f"{block}.attn.proj", (dim, dim))
             if self.layer_scale:
                 yield f"{block}.ls1.gamma", (dim,)
-            yield from _affine(f"{block}.norm2", (dim,))
-            yield from _affine(f"{block}.mlp.fc1", (self.mlp_dim * (1 + self.swiglu), dim))
-            yield from _affine(f"{block}.mlp.fc2", (dim, self.mlp_dim))
+            yield from affine_shapes(f"{block}.norm2", (dim,))
+            yield from affine_shapes(f"{block}.mlp.fc1", (self.mlp_dim * (1 + self.swiglu), dim))
+            yield from affine_shapes(f"{block}.mlp.fc2", (dim, self.mlp_dim))
             if self.layer_scale:
                 yield f"{block}.ls2.gamma", (dim,)
         if self.final_norm:
-            yield from _affine("norm", (dim,))
-
-
-def _affine(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", shape
-    yield f"{name}.bias", shape[:1]
+            yield from affine_shapes("norm", (dim,))
 
 
 _ALWAYS = ("embed_dim", "depth", "num_heads", "patch_size", "norm_eps")
@@ -149,7 +145,7 @@ _PARTS = re.compile(
 )
 
 
-class ViTFamily(Family):
+class ViTFamily(TimmFamily):
     name = "vit"
     title = "ViT"
     roots = (
@@ -160,10 +156,6 @@ class ViTFamily(Family):
     landmark = "patch_embed.proj.weight"
     stem = "vit.patch_embed.proj.weight"
     detectron2_roots = ("vit.",)
-    reference = "the reference"
-    untrained = "layer norms whose scales are all at 1"
-    needs = "PyTorch, Detectron2 and timm (pip install 'ssl-backbones[vit]')"
-    tolerances = MappingProxyType({"float64": 1e-10, "float32": 1e-4})
     arguments = tuple(field for field in ViT.__dataclass_fields__ if field != "assumed")
     unshown = ("num_heads", "norm_eps", "interpolate_offset", "interpolate_antialias")
 
@@ -243,10 +235,10 @@ class ViTFamily(Family):
         usual = (width, found.depth) in _NAMES and (width != 384 or "head_dim" in known or periods)
         if not (told or usual or "num_heads" in known):
             assumed.add("num_heads")
-        found = replace(found, assumed=tuple(sorted(assumed)))
         if min(width, channels, patch, mlp_dim) < 1:
             raise InputError("holds a ViT of which an axis has no length: get the file again")
-        found = replace(found, **{n: known[n] for n in self.unshown if n in known})
+        stated = {name: known[name] for name in self.unshown if name in known}
+        found = replace(found, assumed=tuple(sorted(assumed)), **stated)
         _check_stated(found, width // (4 * periods) if told else None)
         if positions and grid**2 + class_position != positions:
             raise InputError(
@@ -265,14 +257,6 @@ class ViTFamily(Family):
         is_listed = isinstance(assumed, list) and all(isinstance(name, str) for name in assumed)
         return "" if is_listed else f"assumed is {format_name(str(assumed))}"
 
-    def to_detectron2(self, name: str) -> str:
-        return f"vit.{name}"
-
-    def from_detectron2(self, name: str) -> str:
-        if not name.startswith("vit."):
-            raise ValueError(f"{name!r} is no tensor of a ViT")
-        return name.removeprefix("vit.")
-
     def backbone(self, architecture: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
         usual = ViT().to_dict()
         arguments = {
@@ -290,24 +274,15 @@ class ViTFamily(Family):
         periods = tensors.get("rope_embed.periods", np.empty(0))
         return {"rope_periods": [round(float(one), 6) for one in periods]} if periods.size else {}
 
-    def import_networks(self) -> None:
-        import detectron2.modeling  # noqa: F401
-        import timm  # noqa: F401
+    def image_sizes(self, kernel: tuple[int, ...]) -> Iterable[tuple[int, int]]:
+        patch = kernel[-1]
+        for high, wide, below, beside in _PATCHES:
+            yield high * patch + patch * below // 8, wide * patch + patch * beside // 8
 
-    def expected(self, tensors: Tensors, architecture: ViT, traits: Traits) -> dict[str, Features]:
-        import torch
-
-        expected = {}
-        for precision in self.tolerances:
-            dtype = getattr(torch, precision)
-            state = in_torch(tensors, dtype)
-            with torch.inference_mode():
-                expected[precision] = {
-                    f"{name}, {size}": values.numpy()
-                    for size, image in _images(architecture, dtype)
-                    for name, values in forward(state, architecture, image)
-                }
-        return expected
+    def forward(
+        self, state: Mapping[str, torch.Tensor], architecture: ViT, image: torch.Tensor
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        return forward(state, architecture, image)
 
     def network(self, architecture: ViT, traits: Traits) -> Any:
         import torch
@@ -318,19 +293,6 @@ class ViTFamily(Family):
         with torch.device("meta"):  # no memory and no random numbers for weights to be replaced
             return build_vit(**arguments | traits, out_features=_levels(architecture)).eval()
 
-    def features(self, network: Any, tensors: Tensors, precision: str) -> Features:
-        import torch
-
-        dtype = getattr(torch, precision)
-        network.load_state_dict(in_torch(tensors, dtype), strict=True, assign=True)
-        kernel = tensors[self.stem]
-        with torch.inference_mode():
-            return {
-                f"{name}, {size}": values.numpy()
-                for size, image in _images_of(kernel.shape[1], kernel.shape[-1], dtype)
-                for name, values in network(image).items()
-            }
-
     def wrong_conversions(
         self, tensors: Tensors, architecture: ViT, traits: Traits
     ) -> Iterator[Wrong]:
@@ -338,10 +300,8 @@ class ViTFamily(Family):
             return {n: np.full_like(a, value) for n, a in tensors.items() if re.search(pattern, n)}
 
         kernel, width = tensors[self.stem], architecture.embed_dim
-        first, second = "vit.blocks.0.", "vit.blocks.1."
-        reversed_order = "BGR statistics" if architecture.in_channels == 3 else "channels reversed"
         changes = {
-            reversed_order: {self.stem: np.ascontiguousarray(kernel[:, ::-1])},
+            **reversed_channels(tensors, self.stem),
             "patch kernels transposed": {self.stem: kernel.swapaxes(2, 3)},
             "layer norms in the blocks left at 1": filled(r"\.norm[12]\.weight$", 1),
             "queries and values swapped": {
@@ -357,11 +317,8 @@ class ViTFamily(Family):
         if architecture.num_registers:
             changes["registers left at 0"] = filled(r"^vit\.reg_token$", 0)
         if architecture.depth > 1:
-            changes["the first two blocks swapped"] = {
-                n: tensors[(second if n.startswith(first) else first) + n[len(first) :]]
-                for n in tensors
-                if n.startswith((first, second))
-            }
+            swap = swapped(tensors, "vit.blocks.0.", "vit.blocks.1.")
+            changes["the first two blocks swapped"] = swap
         if architecture.grid > 1:
             changes |= _of_positions(tensors["vit.pos_embed"], architecture)
         elif not architecture.grid:
@@ -462,22 +419,6 @@ def _levels(architecture: ViT) -> list[str]:
     return [
         f"block{number}" for number in dict.fromkeys(-(-depth * q // 4) for q in (1, 2, 3, 4))
     ] + ["last"]
-
-
-def _images(architecture: ViT, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    return _images_of(architecture.in_channels, architecture.patch_size, dtype)
-
-
-def _images_of(channels: int, patch: int, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    import torch
-
-    random = np.random.default_rng(0)
-    for high, wide, *beyond in _PATCHES:
-        height, width = (
-            n * patch + patch * more // 8 for n, more in zip((high, wide), beyond, strict=True)
-        )
-        image = random.standard_normal((1, channels, height, width))
-        yield f"{height}x{width}", torch.from_numpy(image).to(dtype)
 
 
 def forward(
