@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--size", metavar="HxW", help="of a graph of one size (default: the largest of the images)")
     add("--full", action="store_true", help="compare the AP of the run's whole test set too")
-    add("--force", action="store_true", help="write over an existing OUT")
+    add("--force", action="store_true", help="write over an existing OUT and card")
     return result
 
 
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     for path in args.images:
         if not Path(path).is_file():
             raise InputError(f"--images {path}: there is no such file")
-    from ssl_backbones.export.exporting import LARGEST, export
+    from ssl_backbones.export.exporting import CARD, FEW, LARGEST, UNITS, export
 
     result = export(
         args.run,
@@ -88,16 +88,21 @@ def run(args: argparse.Namespace) -> int:
         progress=lambda step: print(f"{step} ...", file=sys.stderr, flush=True),
     )
     least, most = result.instances
-    print(f"beside Detectron2, in {result.images} images with {least} to {most} instances:")
+    print(
+        f"beside Detectron2, {result.comparisons} comparisons in {result.images} images, of {least} to {most} "
+        "instances:"
+    )
     for name, value in result.differences.items():
-        print(f"  {name:<8}{value:.1e}, at most {LARGEST[name]:.0e} is allowed")
+        print(f"  {name} differ by {value:.1e}, at most {LARGEST[name]:.0e} {UNITS[name]} is allowed")
     for name, number in result.controls.items():
-        print(f"  wrong on purpose: {name} shows in {number} images")
+        print(f"  wrong on purpose: {name} shows in {number} of {result.comparisons}")
+    if result.images < FEW:
+        print(f"these are few images: be surer with {FEW} or more (--images)")
     for name, (theirs, ours) in result.average_precision.items():
         print(f"  {name} {ours:.3f}, with Detectron2 {theirs:.3f}")
     if result.facts["fixed"]:
         print("of one size: {} x {}".format(*result.facts["fixed"]))
-    print(f"written: {result.path}, and {Path(result.path).parent / 'MODEL_CARD.md'}")
+    print(f"written: {result.path}, and {Path(result.path).parent / CARD}")
     print("next: run it as docs/run_it_elsewhere.md shows")
     return 0
 

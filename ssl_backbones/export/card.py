@@ -73,9 +73,9 @@ def _body(result: Export) -> str:
         "proof of the backbone": _proof(backbone),
         "licence of its weights": backbone.get("license", "not stated"),
         "recipe": f"fingerprint {facts['recipe_fingerprint']}; {_recipe(facts['deviations'])}",
-        "beside Detectron2": f"{result.images} images with {result.instances[0]} to {result.instances[1]} "
-        f"instances; largest differences: {differences}",
-        "mistakes on purpose": f"{controls} of {result.images} images",
+        "beside Detectron2": f"{result.comparisons} comparisons in {result.images} images, of "
+        f"{result.instances[0]} to {result.instances[1]} instances; largest differences: {differences}",
+        "mistakes on purpose": f"{controls} of {result.comparisons} comparisons",
     }
     lines = [f"# {Path(result.path).stem}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {str(value).replace('|', '/')} |" for name, value in rows.items()]

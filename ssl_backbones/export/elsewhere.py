@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,8 +18,21 @@ from PIL import Image, ImageOps
 FACTS = "detector.json"
 """Under which TorchScript keeps what is said of a detector; ONNX and safetensors have it as metadata."""
 
-Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Boxes (N, 4) in pixels of the image, scores (N,), classes (N,) from 0, masks (N, H, W) of truth values."""
+
+class Found(NamedTuple):
+    """Instances of an image.
+
+    Attributes:
+        boxes: (N, 4) of x0, y0, x1, y1 in the image's pixels.
+        scores: (N,).
+        classes: (N,), from 0.
+        masks: (N, H, W) of truth values, or (0, 0, 0) of a detector of boxes alone.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    masks: np.ndarray
 
 
 def facts_of(path: str) -> dict[str, Any]:
@@ -31,8 +44,8 @@ def facts_of(path: str) -> dict[str, Any]:
     return _opened(path)[0]
 
 
-def load(path: str) -> tuple[dict[str, Any], Callable[[np.ndarray, np.ndarray], Found]]:
-    """What a file says, and what runs it: of pixels (3, h, w) in float32, and sizes (H, W, h, w).
+def load(path: str) -> tuple[dict[str, Any], Callable[[np.ndarray, np.ndarray, float], Found]]:
+    """What a file says, and what runs it: of pixels (3, h, w) in float32, sizes (H, W, h, w), least score.
 
     Raises:
         ValueError: it is none, or weights alone.
@@ -52,8 +65,9 @@ def _opened(path: str) -> tuple[dict[str, Any], Callable[..., Found] | None]:
         text = session.get_modelmeta().custom_metadata_map.get(FACTS)
         names = [one.name for one in session.get_inputs()]
 
-        def run(*given: np.ndarray) -> Found:
-            return tuple(session.run(None, dict(zip(names, given, strict=True))))
+        def run(pixels: np.ndarray, sizes: np.ndarray, threshold: float) -> Found:
+            given = dict(zip(names, (pixels, sizes, least(threshold)), strict=True))
+            return Found(*session.run(None, given))
 
     elif path.endswith(".safetensors"):
         from safetensors import safe_open
@@ -68,13 +82,19 @@ def _opened(path: str) -> tuple[dict[str, Any], Callable[..., Found] | None]:
         network = torch.jit.load(path, map_location="cpu", _extra_files=held).eval()
         text = held[FACTS]
 
-        def run(*given: np.ndarray) -> Found:
+        def run(pixels: np.ndarray, sizes: np.ndarray, threshold: float) -> Found:
+            given = map(torch.from_numpy, (pixels, sizes, least(threshold)))
             with torch.no_grad():
-                return tuple(one.numpy() for one in network(*map(torch.from_numpy, given)))
+                return Found(*(one.numpy() for one in network(*given)))
 
     if not text:
         raise ValueError(f"{path} is no exported detector: it says nothing of itself")
     return json.loads(text), run
+
+
+def least(score: float) -> np.ndarray:
+    """A threshold as the graphs take it."""
+    return np.array(score, dtype=np.float32)
 
 
 def read(path: str) -> Image.Image:
@@ -110,18 +130,21 @@ def main(model: str, jobs: str, folder: str) -> None:
     for name in ("detectron2", "ssl_backbones"):
         sys.modules[name] = None  # type: ignore[assignment]
     facts, run = load(model)
-    for number, (path, times) in enumerate(json.loads(Path(jobs).read_text())):
-        boxes, scores, classes, masks = run(*prepare(read(path), facts, times))
-        packed, shape = np.packbits(masks.astype(bool), axis=None), np.array(masks.shape)
-        np.savez(
-            f"{folder}/{number}.npz",
-            boxes=boxes,
-            scores=scores,
-            classes=classes,
-            masks=packed,
-            shape=shape,
-        )
+    for number, (path, times, threshold) in enumerate(json.loads(Path(jobs).read_text())):
+        found = run(*prepare(read(path), facts, times), threshold)
+        masks, shape = np.packbits(found.masks.astype(bool)), np.array(found.masks.shape)
+        parts = found._replace(masks=masks)._asdict()
+        np.savez_compressed(f"{folder}/{number}.npz", shape=shape, **parts)
         print(number, flush=True)
+
+
+def unpacked(path: str | Path) -> Found:
+    """What `main` wrote of an image."""
+    with np.load(path) as file:
+        shape = file["shape"]
+        found = Found(*(file[name] for name in Found._fields))
+    masks = np.unpackbits(found.masks, count=int(np.prod(shape))).astype(bool)
+    return found._replace(masks=masks.reshape(shape))
 
 
 if __name__ == "__main__":

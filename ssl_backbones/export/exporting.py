@@ -7,11 +7,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 from torch import nn
 
 from .. import __version__
+from ..data.images import load
 from ..errors import InputError
 from ..evaluation.metrics import flatten
 from ..files import write_atomically
@@ -31,18 +31,39 @@ from ..modeling.freezing import find_backbone
 from ..modeling.vit import ViT
 from ..prediction.detector import Detector
 from ..prediction.output import classes_of
+from ..progress import progress_bar
 from . import elsewhere
 from .card import model_card
-from .graph import trace, write_onnx
+from .elsewhere import Found
+from .graph import changed, trace, write_onnx
 
+CARD = "MODEL_CARD.md"
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx", "safetensors": ".safetensors"}
 LARGEST = {"boxes": 1e-2, "scores": 1e-4, "masks": 1e-3}
-"""Allowed of a right export: pixels of a box's side, of a score, of a mask's pixels the part that differs."""
+"""Allowed of a right export."""
+
+UNITS = {"boxes": "pixels", "scores": "of a score", "masks": "of a mask's pixels"}
 
 LARGEST_OF_PRECISION = 0.01
 """Of the test set's AP, in percent."""
 
+FEW = 20
+"""With fewer images a comparison says little."""
+
 _IMAGES, _TIMES = 24, (1.0, 0.75, 1.25)
+
+
+class Job(NamedTuple):
+    """An image to find the instances of.
+
+    Attributes:
+        times: of the size that the run's rule gives; 1 where the size is fixed.
+        threshold: least score.
+    """
+
+    path: str
+    times: float
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -51,9 +72,11 @@ class Export:
 
     Attributes:
         differences: the largest of each of `LARGEST`.
-        controls: a mistake made on purpose, to the number of images in which it shows.
-        images: that were compared.
-        instances: found in them, from the least to the most of an image.
+        controls: a mistake made on purpose, to the number of comparisons in which it shows; without one
+            that cannot show, as the order of channels in grey images.
+        images: that were compared; the first is asked for none and for as many as there can be, too.
+        comparisons: in all.
+        instances: found in one, the least and the most.
         average_precision: of the test set, Detectron2's and the file's, in percent; {} unless asked for.
     """
 
@@ -62,6 +85,7 @@ class Export:
     differences: Mapping[str, float]
     controls: Mapping[str, int]
     images: int
+    comparisons: int
     instances: tuple[int, int]
     average_precision: Mapping[str, tuple[float, float]]
 
@@ -96,52 +120,51 @@ def export(
     run, out = Path(run), Path(out)
     _check_places(run, out, to, force)
     progress("loading the run")
-    cfg, detector = _load(run, weights)
+    cfg, detector = _built(run, weights)
     _check_kind(detector.model, run)
     files = list(images) or _test_images(cfg)
     _check_images(files)
-    facts = _facts(cfg, detector, run, to)
-    is_fixed = to == "onnx" or isinstance((find_backbone(detector.model) or (0, 0))[1], ViT)
-    facts["fixed"] = list(size or _largest(files, facts)) if is_fixed else None
+    model, facts = detector.model, _facts(cfg, detector, run, to)
+    is_fixed = to == "onnx" or isinstance((find_backbone(model) or (0, 0))[1], ViT)
     if size and not is_fixed:
         raise InputError("--size is of a graph of one size: leave it out, this one takes any")
-    jobs = [(path, 1.0 if is_fixed else _TIMES[n % 3]) for n, path in enumerate(files)]
+    facts["fixed"] = list(size or _largest(files, facts)) if is_fixed else None
+    jobs = [
+        Job(path, 1.0 if is_fixed else _TIMES[number % 3], facts["threshold"])
+        for number, path in enumerate(files)
+    ]
     with tempfile.TemporaryDirectory(prefix=".export_", dir=out.parent) as folder:
-        blank = f"{folder}/blank.png"
-        Image.new("RGB", elsewhere.read(files[0]).size, (128, 128, 128)).save(blank)
-        jobs.append((blank, 1.0))
         progress("asking Detectron2")
-        expected = [_expected(detector.model, facts, *job) for job in jobs]
-        if not any(len(found) for found in expected):
+        jobs += _none_and_many(model, facts, jobs[0])
+        expected = list(_ask(model, facts, jobs))
+        if not any(len(found.scores) for found in expected[: len(files)]):
             raise InputError(
                 f"{run} finds nothing in {len(files)} images, so that nothing can be compared: give images "
                 "with --images, or a run that was trained longer"
             )
         written = Path(folder) / f"detector{SUFFIXES[to]}"
-        progress("writing the graph")
-        _write(to, detector.model, facts, files[0], written)
-        if to == "safetensors":
-            found = _run_again(written, detector.model, facts, jobs)
-        else:
-            progress("running it without Detectron2")
-            found = _run_elsewhere(written, jobs, folder)
-        differences = _compare(expected, found, jobs)
+        progress("writing the file")
+        _write(to, model, facts, files[0], written)
+        progress("asking the file")
+        differences = _compare(expected, _ask_file(written, model, facts, jobs), jobs)
         progress("making mistakes on purpose")
-        controls = dict(_controls(detector.model, facts, jobs, expected))
+        controls = dict(_controls(model, facts, jobs, expected))
         if missed := [name for name, number in controls.items() if not number]:
             raise InputError(
-                f"cannot be compared: {missed[0]} shows in none of {len(jobs)} images; give others "
+                f"cannot be compared: {missed[0]} shows in none of {len(files)} images; give others "
                 "with --images"
             )
         precision = {}
         if full:
-            progress("finding all of the test set, with Detectron2 and without")
-            precision = _average_precisions(cfg, detector.model, facts, written, folder)
+            progress("finding all of the test set, by Detectron2 and by the file")
+            precision = _average_precisions(cfg, model, facts, written)
         os.replace(written, out)
-    counts = [len(one) for one in expected]
+    counts = [len(one.scores) for one in expected]
     span = min(counts), max(counts)
-    result = Export(os.fspath(out), facts, differences, controls, len(jobs), span, precision)
-    write_atomically(out.parent / "MODEL_CARD.md", model_card(result))
+    result = Export(
+        os.fspath(out), facts, differences, controls, len(files), len(jobs), span, precision
+    )
+    write_atomically(out.parent / CARD, model_card(result))
     return result
 
 
@@ -157,8 +180,9 @@ def _check_places(run: Path, out: Path, to: str, force: bool) -> None:
     if to == "onnx":  # before any work: an error here names the extra
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
-    if out.exists() and not force:
-        raise InputError(f"{out} exists; give --force to write over it, or another path")
+    for path in (out, out.parent / CARD):
+        if path.exists() and not force:
+            raise InputError(f"{path} exists; give --force to write over it, or another folder")
 
 
 def _check_kind(model: nn.Module, run: Path) -> None:
@@ -173,15 +197,10 @@ def _check_kind(model: nn.Module, run: Path) -> None:
 
 def _check_images(files: Sequence[str]) -> None:
     for path in files:
-        try:
-            elsewhere.read(path)
-        except OSError as error:
-            raise InputError(
-                f"{path} cannot be read as an image ({error}); leave it out"
-            ) from error
+        load(lambda record: elsewhere.read(record["file_name"]), {"file_name": path})
 
 
-def _load(run: Path, weights: str | None) -> tuple[DictConfig, Detector]:
+def _built(run: Path, weights: str | None) -> tuple[DictConfig, Detector]:
     from ..engine.config import load_config
 
     cfg = load_config(os.fspath(run / "config.yaml"), ["train.device=cpu"])
@@ -219,7 +238,7 @@ def _facts(cfg: DictConfig, detector: Detector, run: Path, to: str) -> dict[str,
         "std": list(cfg.model.pixel_std),
         "short": short,
         "long": longest,
-        "threshold": float(detector.model.roi_heads.box_predictor.test_score_thresh),
+        "threshold": float(_predictor(detector.model).test_score_thresh),
         "backbone": record.get("weights", {}),
         "recipe_fingerprint": record.get("fingerprint"),
         "deviations": _deviations(record),
@@ -277,30 +296,46 @@ def _largest(files: Sequence[str], facts: Mapping[str, Any]) -> tuple[int, int]:
     return int(-(-height // 32) * 32), int(-(-width // 32) * 32)
 
 
-@torch.no_grad()
-def _expected(
-    model: nn.Module, facts: Mapping[str, Any], path: str, times: float, flip: bool = False
-) -> Instances:
+def _none_and_many(model: nn.Module, facts: Mapping[str, Any], job: Job) -> list[Job]:
+    """The same image with a threshold that leaves nothing, and with one that leaves more than are kept."""
+    (found,) = _ask(model, facts, [job._replace(threshold=0.0)])
+    least = float(found.scores.min(initial=1.0))
+    return [job._replace(threshold=1.0), job._replace(threshold=least / 2)]
+
+
+def _ask(
+    model: nn.Module, facts: Mapping[str, Any], jobs: Sequence[Job], flip: bool = False
+) -> Iterator[Found]:
     """What Detectron2 finds, by its own reading, resizing and postprocessing."""
-    if facts["fixed"]:
-        pixels, (height, width, *inside) = elsewhere.prepare(elsewhere.read(path), dict(facts))
-        tensor = torch.from_numpy(pixels)
-    else:
-        image = read_image(path, facts["order"])
-        height, width = image.shape[:2]
-        short, longest = int(facts["short"] * times), int(facts["long"] * times)
-        resized = (
-            ResizeShortestEdge([short, short], longest).get_transform(image).apply_image(image)
-        )
-        tensor = torch.as_tensor(resized.transpose(2, 0, 1).astype("float32"))
-        inside = tensor.shape[1:]
-    tensor = tensor.flip(0) if flip else tensor
-    images = model.preprocess_image([{"image": tensor}])
-    images.image_sizes = [tuple(map(int, inside))]
-    features = model.backbone(images.tensor)
-    proposals, _ = model.proposal_generator(images, features, None)
-    (found,), _ = model.roi_heads(images, features, proposals, None)
-    return detector_postprocess(found, int(height), int(width))
+    for job in _counted(jobs):
+        if facts["fixed"]:
+            pixels, (height, width, *inside) = elsewhere.prepare(elsewhere.read(job.path), facts)
+        else:
+            image = read_image(job.path, facts["order"])
+            height, width = image.shape[:2]
+            short, longest = int(facts["short"] * job.times), int(facts["long"] * job.times)
+            resizing = ResizeShortestEdge([short, short], longest).get_transform(image)
+            pixels = resizing.apply_image(image).transpose(2, 0, 1).astype("float32")
+            inside = pixels.shape[1:]
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels[::-1] if flip else pixels))
+        with torch.no_grad(), changed(_predictor(model), test_score_thresh=job.threshold):
+            images = model.preprocess_image([{"image": tensor}])
+            images.image_sizes = [tuple(map(int, inside))]
+            features = model.backbone(images.tensor)
+            proposals, _ = model.proposal_generator(images, features, None)
+            (found,), _ = model.roi_heads(images, features, proposals, None)
+        yield _arrays(detector_postprocess(found, int(height), int(width)))
+
+
+def _predictor(model: nn.Module) -> nn.Module:
+    return model.roi_heads.box_predictor
+
+
+def _counted(items: Sequence[Any]) -> Iterator[Any]:
+    with progress_bar(len(items)) as advance:
+        for item in items:
+            yield item
+            advance()
 
 
 def _write(to: str, model: nn.Module, facts: dict, first: str, path: Path) -> None:
@@ -311,103 +346,104 @@ def _write(to: str, model: nn.Module, facts: dict, first: str, path: Path) -> No
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(tensors, path, metadata={elsewhere.FACTS: text})
         return
-    pixels, sizes = map(torch.from_numpy, elsewhere.prepare(elsewhere.read(first), facts))
+    given = [*elsewhere.prepare(elsewhere.read(first), facts), elsewhere.least(facts["threshold"])]
     if to == "torchscript":
-        torch.jit.save(trace(model, pixels, sizes), path, _extra_files={elsewhere.FACTS: text})
+        network = trace(model, *map(torch.from_numpy, given), facts["fixed"])
+        torch.jit.save(network, path, _extra_files={elsewhere.FACTS: text})
         return
     import onnx
 
-    write_onnx(model, pixels, sizes, path)
+    write_onnx(model, *map(torch.from_numpy, given), path)
     graph = onnx.load(path)
     entry = graph.metadata_props.add()
     entry.key, entry.value = elsewhere.FACTS, text
     onnx.save(graph, path)
 
 
-def _run_elsewhere(
-    written: Path, jobs: Sequence[tuple[str, float]], folder: str
-) -> Iterator[dict[str, np.ndarray]]:
-    """What the file finds, in a process in which neither Detectron2 nor this project can be imported."""
-    listed = Path(folder) / "jobs.json"
-    listed.write_text(json.dumps([(os.path.abspath(path), times) for path, times in jobs]))
-    words = [sys.executable, "-I", elsewhere.__file__, str(written), str(listed), folder]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "Error" in line]
-        why = " ".join((lines or ["it was ended from outside"])[-1].split())
-        raise InputError(f"the exported file does not run without Detectron2: {why}")
-    for number in range(len(jobs)):
-        with np.load(f"{folder}/{number}.npz") as found:
-            count = int(np.prod(found["shape"]))
-            masks = np.unpackbits(found["masks"], count=count).astype(bool).reshape(found["shape"])
-            yield {**{n: found[n] for n in ("boxes", "scores", "classes")}, "masks": masks}
-
-
-def _run_again(
-    written: Path, model: nn.Module, facts: Mapping[str, Any], jobs: Sequence[tuple[str, float]]
-) -> Iterator[dict[str, np.ndarray]]:
-    """What the model finds with the file's tensors, which are a model only where Detectron2 is."""
+def _ask_file(
+    written: Path, model: nn.Module, facts: Mapping[str, Any], jobs: Sequence[Job]
+) -> Iterator[Found]:
+    """What the file finds: a graph in a process of its own, weights in a model that has only theirs."""
+    if facts["format"] != "safetensors":
+        yield from _run_elsewhere(written, jobs)
+        return
     from safetensors.torch import load_file
 
     model.load_state_dict(load_file(written), strict=True)
-    yield from (as_arrays(_expected(model, facts, *job)) for job in jobs)
+    yield from _ask(model, facts, jobs)
+
+
+def _run_elsewhere(written: Path, jobs: Sequence[Job]) -> Iterator[Found]:
+    """In a process in which neither Detectron2 nor this project can be imported."""
+    folder = written.parent
+    listed, errors = folder / "jobs.json", folder / "errors"
+    listed.write_text(json.dumps([(os.path.abspath(job.path), *job[1:]) for job in jobs]))
+    words = [sys.executable, "-I", elsewhere.__file__, str(written), str(listed), str(folder)]
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    try:
+        for number in _counted(range(len(jobs))):
+            if process.stdout.readline().strip() != str(number):
+                process.wait()
+                lines = [line for line in errors.read_text().splitlines() if "Error" in line]
+                why = " ".join((lines or ["it was ended from outside"])[-1].split())
+                raise InputError(f"the exported file does not run without Detectron2: {why}")
+            yield elsewhere.unpacked(folder / f"{number}.npz")
+            (folder / f"{number}.npz").unlink()
+    finally:  # whoever has seen a difference does not wait for the rest
+        process.kill()
+        process.communicate()
 
 
 def _compare(
-    expected: Sequence[Instances],
-    found: Iterator[dict[str, np.ndarray]],
-    jobs: Sequence[tuple[str, float]],
+    expected: Sequence[Found], found: Iterator[Found], jobs: Sequence[Job]
 ) -> dict[str, float]:
     largest = dict.fromkeys(LARGEST, 0.0)
-    for theirs, ours, (path, _) in zip(expected, found, jobs, strict=True):
-        differences = difference_of(theirs, ours)
-        if differences is None:
-            raise InputError(
-                f"the exported file finds other instances in {path}: {len(ours['scores'])}, and Detectron2 "
-                f"{len(theirs)}; nothing was written"
-            )
-        for name, value in differences.items():
-            largest[name] = max(largest[name], value)
-            if value > LARGEST[name]:
+    with closing(found):
+        for theirs, ours, job in zip(expected, found, jobs, strict=True):
+            differences = difference_of(theirs, ours)
+            if differences is None:
                 raise InputError(
-                    f"the exported file differs in {path}: {name} by {value:.1e}, more than "
-                    f"{LARGEST[name]:.0e}; nothing was written"
+                    f"the exported file finds other instances in {job.path}: {len(ours.scores)}, and "
+                    f"Detectron2 {len(theirs.scores)}; nothing was written"
                 )
+            for name, value in differences.items():
+                largest[name] = max(largest[name], value)
+                if not value <= LARGEST[name]:
+                    raise InputError(
+                        f"the exported file differs in {job.path}: {name} by {value:.1e}, more than "
+                        f"{LARGEST[name]:.0e}; nothing was written"
+                    )
     return largest
 
 
-def difference_of(theirs: Instances, ours: Mapping[str, np.ndarray]) -> dict[str, float] | None:
+def difference_of(theirs: Found, ours: Found) -> dict[str, float] | None:
     """The largest of each of `LARGEST`, between instances that belong together; None where some do not.
 
     Equal scores may come in any order: an instance belongs to the nearest box of its class.
     """
-    if len(theirs) != len(ours["scores"]):
+    if len(theirs.scores) != len(ours.scores):
         return None
-    boxes, scores = theirs.pred_boxes.tensor.numpy(), theirs.scores.numpy()
-    classes, largest = theirs.pred_classes.numpy(), dict.fromkeys(LARGEST, 0.0)
-    free = np.ones(len(boxes), dtype=bool)
-    for number in range(len(boxes)):
-        off = np.abs(ours["boxes"] - boxes[number]).max(axis=1) + np.abs(
-            ours["scores"] - scores[number]
-        )
-        off[~free | (ours["classes"] != classes[number])] = np.inf
+    free, largest = np.ones(len(ours.scores), dtype=bool), dict.fromkeys(LARGEST, 0.0)
+    for number, box in enumerate(theirs.boxes):
+        off = np.abs(ours.boxes - box).max(axis=1) + np.abs(ours.scores - theirs.scores[number])
+        off[~free | (ours.classes != theirs.classes[number])] = np.inf
         nearest = int(off.argmin())
         if not np.isfinite(off[nearest]):
             return None
         free[nearest] = False
         differences = {
-            "boxes": np.abs(ours["boxes"][nearest] - boxes[number]).max(),
-            "scores": abs(float(ours["scores"][nearest]) - float(scores[number])),
-            "masks": (ours["masks"][nearest] != theirs.pred_masks[number].numpy()).mean()
-            if theirs.has("pred_masks")
-            else 0.0,
+            "boxes": np.abs(ours.boxes[nearest] - box).max(),
+            "scores": np.abs(ours.scores[nearest] - theirs.scores[number]),
         }
-        largest = {name: max(value, float(differences[name])) for name, value in largest.items()}
+        if theirs.masks.size:
+            differences["masks"] = (ours.masks[nearest] != theirs.masks[number]).mean()
+        largest |= {name: max(largest[name], float(value)) for name, value in differences.items()}
     return largest
 
 
 def _average_precisions(
-    cfg: DictConfig, model: nn.Module, facts: Mapping[str, Any], written: Path, folder: str
+    cfg: DictConfig, model: nn.Module, facts: Mapping[str, Any], written: Path
 ) -> dict[str, tuple[float, float]]:
     """Of the test set, by the run's own evaluator: what Detectron2 finds, and what the file finds.
 
@@ -417,21 +453,13 @@ def _average_precisions(
     from detectron2.config import instantiate
 
     records = instantiate(cfg.dataloader.test.dataset)
-    jobs = [(str(record["file_name"]), 1.0) for record in records]
-    ours = (
-        _run_again(written, model, facts, jobs)
-        if facts["format"] == "safetensors"
-        else _run_elsewhere(written, jobs, folder)
-    )
+    jobs = [Job(str(record["file_name"]), 1.0, facts["threshold"]) for record in records]
     both = []
-    for found in (
-        (_expected(model, facts, *job) for job in jobs),
-        (as_instances(one, record) for one, record in zip(ours, records, strict=True)),
-    ):
+    for found in (_ask(model, facts, jobs), _ask_file(written, model, facts, jobs)):
         evaluator = instantiate(cfg.dataloader.evaluator)
         evaluator.reset()
-        for record, instances in zip(records, found, strict=True):
-            evaluator.process([record], [{"instances": instances}])
+        for record, one in zip(records, found, strict=True):
+            evaluator.process([record], [{"instances": as_instances(one, record)}])
         both.append(_headline(flatten(evaluator.evaluate())))
     for name, value in both[0].items():
         if not abs(value - both[1][name]) <= LARGEST_OF_PRECISION:
@@ -443,53 +471,45 @@ def _average_precisions(
 
 
 def _controls(
-    model: nn.Module,
-    facts: Mapping[str, Any],
-    jobs: Sequence[tuple[str, float]],
-    expected: Sequence[Instances],
+    model: nn.Module, facts: Mapping[str, Any], jobs: Sequence[Job], expected: Sequence[Found]
 ) -> Iterator[tuple[str, int]]:
-    """In how many images a mistake shows."""
+    """In how many comparisons a mistake shows, of those that can show at all."""
 
-    def shows(**options: bool) -> int:
-        number = 0
-        for job, right in zip(jobs, expected, strict=True):
-            wrong = _expected(model, facts, *job, **options)
-            differences = difference_of(right, as_arrays(wrong))
-            number += differences is None or any(v > LARGEST[n] for n, v in differences.items())
-        return number
+    def shows(found: Iterable[Found]) -> int:
+        differences = map(difference_of, expected, found)
+        return sum(
+            one is None or any(value > LARGEST[name] for name, value in one.items())
+            for one in differences
+        )
 
-    yield "channels in the other order", shows(flip=True)
-    with _changed(model, pixel_mean=torch.zeros(3, 1, 1), pixel_std=torch.ones(3, 1, 1)):
-        yield "no normalisation", shows()
-    scores = torch.cat([one.scores for one in expected])
-    with _changed(model.roi_heads.box_predictor, test_score_thresh=float(scores.max())):
-        yield "another score threshold", shows()
+    if not all(_is_grey(job.path) for job in jobs):
+        yield "channels in the other order", shows(_ask(model, facts, jobs, flip=True))
+    plain = {"pixel_mean": torch.zeros(3, 1, 1), "pixel_std": torch.ones(3, 1, 1)}
+    if not all(torch.equal(getattr(model, name), value) for name, value in plain.items()):
+        with changed(model, **plain):
+            yield "no normalisation", shows(_ask(model, facts, jobs))
+    other = float(np.median(np.concatenate([one.scores for one in expected])))
+    others = [job._replace(threshold=other) for job in jobs]
+    yield "another score threshold", shows(_ask(model, facts, others))
 
 
-def as_instances(found: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> Instances:
+def _is_grey(path: str) -> bool:
+    pixels = np.asarray(elsewhere.read(path))
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def as_instances(found: Found, record: Mapping[str, Any]) -> Instances:
     """Of an image of a record's "height" and "width"."""
     instances = Instances((record["height"], record["width"]))
-    instances.pred_boxes = Boxes(torch.from_numpy(found["boxes"]))
-    instances.scores = torch.from_numpy(found["scores"])
-    instances.pred_classes = torch.from_numpy(found["classes"])
-    if found["masks"].size:
-        instances.pred_masks = torch.from_numpy(found["masks"])
+    instances.pred_boxes = Boxes(torch.from_numpy(found.boxes))
+    instances.scores = torch.from_numpy(found.scores)
+    instances.pred_classes = torch.from_numpy(found.classes)
+    if found.masks.size:
+        instances.pred_masks = torch.from_numpy(found.masks)
     return instances
 
 
-def as_arrays(found: Instances) -> dict[str, np.ndarray]:
+def _arrays(found: Instances) -> Found:
     masks = found.pred_masks.numpy() if found.has("pred_masks") else np.zeros((0, 0, 0), bool)
     boxes, scores = found.pred_boxes.tensor.numpy(), found.scores.numpy()
-    return {"boxes": boxes, "scores": scores, "classes": found.pred_classes.numpy(), "masks": masks}
-
-
-@contextmanager
-def _changed(module: nn.Module, **values: object) -> Iterator[None]:
-    before = {name: getattr(module, name) for name in values}
-    try:
-        for name, value in values.items():
-            setattr(module, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(module, name, value)
+    return Found(boxes, scores, found.pred_classes.numpy(), masks)

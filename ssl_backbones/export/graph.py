@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from unittest import mock
 
 import torch
@@ -23,30 +23,37 @@ class Graph(nn.Module):
 
     Args:
         model: a detector of Detectron2's that gives instances, in evaluation.
+        fixed: height and width of its images where it takes no others; None where it takes any.
         loops: paste masks one after the other, each in its own box, which a trace for ONNX cannot say.
     """
 
-    def __init__(self, model: nn.Module, loops: bool):
+    def __init__(self, model: nn.Module, fixed: Sequence[int] | None, loops: bool):
         super().__init__()
         for module in model.modules():
             if isinstance(module, FastROIPooler):
                 module.__class__ = ROIPooler  # the same parts, and operators that an exporter knows
-        self.model, self._loops = model, loops
+        self.model, self._fixed = model, fixed
         self._paste = torch.jit.script(_paste_each) if loops else _paste_all
         self.eval()
 
-    def forward(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, pixels: Tensor, sizes: Tensor, threshold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Boxes (N, 4), scores (N,), classes (N,) and masks (N, H, W), of an image that was resized.
 
         Args:
             pixels: (3, h, w), from 0 to 255 in the model's channel order.
             sizes: (4,) of H and W, then what of h and w is no padding.
+            threshold: (), least score.
         """
+        if self._fixed is not None:
+            pixels = _of_size(pixels, *self._fixed)
         images = self.model.preprocess_image([{"image": pixels}])
         images.image_sizes = [(sizes[2], sizes[3])]
         features = self.model.backbone(images.tensor)
         proposals, _ = self.model.proposal_generator(images, features, None)
-        (found,), _ = self.model.roi_heads(images, features, proposals, None)
+        with changed(self.model.roi_heads.box_predictor, test_score_thresh=threshold):
+            (found,), _ = self.model.roi_heads(images, features, proposals, None)
         sides = sizes.to(torch.float32)
         limit = torch.stack([sides[1], sides[0]]).repeat(2)
         scale = limit / torch.stack([sides[3], sides[2]]).repeat(2)
@@ -58,6 +65,13 @@ class Graph(nn.Module):
         else:
             masks = torch.zeros(0, 0, 0, dtype=torch.bool)
         return boxes, scores, classes, masks
+
+
+@torch.jit.script
+def _of_size(pixels: Tensor, height: int, width: int) -> Tensor:
+    fits = pixels.shape[1] == height and pixels.shape[2] == width
+    assert fits, f"this detector takes images of {height} x {width}: pad with its mean"
+    return pixels
 
 
 def _paste_each(masks: Tensor, boxes: Tensor, height: Tensor, width: Tensor) -> Tensor:
@@ -89,21 +103,30 @@ def _paste_all(masks: Tensor, boxes: Tensor, height: Tensor, width: Tensor) -> T
     return F.grid_sample(masks, grid, align_corners=False)[:, 0] >= 0.5
 
 
-def trace(model: nn.Module, pixels: Tensor, sizes: Tensor) -> torch.jit.ScriptModule:
+def trace(
+    model: nn.Module,
+    pixels: Tensor,
+    sizes: Tensor,
+    threshold: Tensor,
+    fixed: Sequence[int] | None = None,
+) -> torch.jit.ScriptModule:
     """For `torch.jit.save`; of any size of image where nothing in the model depends on it."""
+    graph = Graph(model, fixed, loops=True)
     with _tracing():
-        return torch.jit.trace(Graph(model, loops=True), (pixels, sizes), check_trace=False)
+        return torch.jit.trace(graph, (pixels, sizes, threshold), check_trace=False)
 
 
-def write_onnx(model: nn.Module, pixels: Tensor, sizes: Tensor, path: str | os.PathLike) -> None:
+def write_onnx(
+    model: nn.Module, pixels: Tensor, sizes: Tensor, threshold: Tensor, path: str | os.PathLike
+) -> None:
     """Of the one size of `pixels`."""
     with _tracing():
         torch.onnx.export(
-            Graph(model, loops=False),
-            (pixels, sizes),
+            Graph(model, None, loops=False),
+            (pixels, sizes, threshold),
             os.fspath(path),
             opset_version=OPSET,
-            input_names=["pixels", "sizes"],
+            input_names=["pixels", "sizes", "threshold"],
             output_names=["boxes", "scores", "classes", "masks"],
             dynamo=False,  # the newer exporter fails on a guard that depends on data
         )
@@ -132,3 +155,16 @@ def _tracing() -> Iterator[None]:
             stack.enter_context(mock.patch(place, lambda one: one.__len__(), create=True))
         stack.enter_context(torch.no_grad())
         yield
+
+
+@contextlib.contextmanager
+def changed(module: nn.Module, **values: object) -> Iterator[None]:
+    """With other values for a while."""
+    before = {name: getattr(module, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(module, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)

@@ -37,11 +37,8 @@ class ExportedDetector:
         return {**record, "pixels": pixels, "sizes": sizes}
 
     def __call__(self, images: Sequence[Mapping[str, Any]]) -> list[Instances]:
-        names = ("boxes", "scores", "classes", "masks")
-        return [
-            as_instances(dict(zip(names, self._run(one["pixels"], one["sizes"]), strict=True)), one)
-            for one in images
-        ]
+        least = self._facts["threshold"]
+        return [as_instances(self._run(one["pixels"], one["sizes"], least), one) for one in images]
 
 
 def config_of(path: str) -> str:

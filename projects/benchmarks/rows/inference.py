@@ -46,6 +46,7 @@ def make_graph(small: bool) -> Callable[[], list[dict]]:
     import torch
     from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
+    from ssl_backbones.export.elsewhere import Found
     from ssl_backbones.export.exporting import as_instances
     from ssl_backbones.export.graph import trace
 
@@ -55,12 +56,13 @@ def make_graph(small: bool) -> Callable[[], list[dict]]:
     (image,) = batch = detector.images(1, *(SMALL_SIZE if small else SIZE))
     model = detector.build(detector.config(small=small), batch).eval()
     height, width = image["image"].shape[1:]
-    given = image["image"].float(), torch.tensor([height, width, height, width])
-    graph, names = trace(model, *given), ("boxes", "scores", "classes", "masks")
+    least = torch.tensor(model.roi_heads.box_predictor.test_score_thresh)
+    given = image["image"].float(), torch.tensor([height, width, height, width]), least
+    graph = trace(model, *given)
 
     @torch.no_grad()
     def ours() -> list[dict]:
-        found = dict(zip(names, (one.numpy() for one in graph(*given)), strict=True))
+        found = Found(*(one.numpy() for one in graph(*given)))
         return instances_to_coco_json(as_instances(found, image), 1)
 
     return ours
