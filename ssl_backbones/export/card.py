@@ -52,13 +52,14 @@ def _body(result: Export) -> str:
         if facts["fixed"]
         else f"any; as tested the short side is {facts['short']}, the long one at most {facts['long']}"
     )
-    precision = ", ".join(
+    precisions = [
         f"{name} {one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+        + (" at the sizes of the run's own test" if facts["fixed"] else "")
         for name, one in facts["average_precision"].items()
-    )
-    if result.average_precision:
-        pairs = (f"{name} {ours:.2f}" for name, (_, ours) in result.average_precision.items())
-        precision += f"; of this file {', '.join(pairs)}"
+    ]
+    precisions += [
+        f"{name} {ours:.2f} by this file" for name, (_, ours) in result.average_precision.items()
+    ]
     differences = ", ".join(f"{name} {value:.1e}" for name, value in result.differences.items())
     controls = "; ".join(f"{name}: in {number}" for name, number in result.controls.items())
     rows = {
@@ -67,7 +68,8 @@ def _body(result: Export) -> str:
         "input": f"{facts['order']}, 0 to 255, mean {facts['mean']} and deviation {facts['std']} inside",
         "size": size,
         "least score": facts["threshold"],
-        "average precision, 95 % interval": f"{precision or 'not measured'} on {facts['test_set']}",
+        "average precision, 95 % interval": f"{', '.join(precisions) or 'not measured'} "
+        f"on {facts['test_set']}",
         "backbone": f"{backbone.get('method', 'unknown')}, {_architecture(backbone)}, from "
         f"{backbone.get('source', 'an unknown file')} (sha256 {backbone.get('source_sha256', 'unknown')})",
         "proof of the backbone": _proof(backbone),

@@ -120,11 +120,14 @@ def export(
     run, out = Path(run), Path(out)
     _check_places(run, out, to, force)
     progress("loading the run")
-    cfg, detector = _built(run, weights)
+    final = os.fspath(run / "model_final.pth")
+    cfg, detector = _built(run, weights or final)
     _check_kind(detector.model, run)
     files = list(images) or _test_images(cfg)
     _check_images(files)
     model, facts = detector.model, _facts(cfg, detector, run, to)
+    if os.path.abspath(weights or final) == os.path.abspath(final):  # what was tested
+        facts["average_precision"] = _intervals(run)
     is_fixed = to == "onnx" or isinstance((find_backbone(model) or (0, 0))[1], ViT)
     if size and not is_fixed:
         raise InputError("--size is of a graph of one size: leave it out, this one takes any")
@@ -200,11 +203,11 @@ def _check_images(files: Sequence[str]) -> None:
         load(lambda record: elsewhere.read(record["file_name"]), {"file_name": path})
 
 
-def _built(run: Path, weights: str | None) -> tuple[DictConfig, Detector]:
+def _built(run: Path, weights: str) -> tuple[DictConfig, Detector]:
     from ..engine.config import load_config
 
     cfg = load_config(os.fspath(run / "config.yaml"), ["train.device=cpu"])
-    return cfg, Detector(cfg, weights or os.fspath(run / "model_final.pth"))
+    return cfg, Detector(cfg, weights)
 
 
 def _test_images(cfg: DictConfig) -> list[str]:
@@ -242,7 +245,7 @@ def _facts(cfg: DictConfig, detector: Detector, run: Path, to: str) -> dict[str,
         "backbone": record.get("weights", {}),
         "recipe_fingerprint": record.get("fingerprint"),
         "deviations": _deviations(record),
-        "average_precision": _intervals(run),
+        "average_precision": {},
         "test_set": str(cfg.dataloader.test.dataset.names),
     }
     if to == "safetensors":

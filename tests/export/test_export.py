@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_a_right_export_is_written(exported, kind):
     assert result.instances[1] == 100 or (kind == "C4" and result.instances[1] > 50)
 
 
-def test_a_file_says_how_good_it_is(whole, images):
+def test_a_file_says_how_good_it_is(module_folder, whole, images):
     """Of a run that was trained and tested: AP as its metrics have it, within its interval."""
     run = whole(1)
     result = export(run, run.parent / "trained.ts", images=images)
@@ -135,6 +136,12 @@ def test_a_file_says_how_good_it_is(whole, images):
     assert {one.metric_type: one.metric_value for one in read} == {
         name: pytest.approx(one["value"]) for name, one in result.facts["average_precision"].items()
     }
+    # Another checkpoint is not what was tested.
+    other = shutil.copy(run / "model_final.pth", module_folder / "other.pth")
+    result = export(
+        run, module_folder / "o.safetensors", "safetensors", weights=str(other), images=images
+    )
+    assert result.facts["average_precision"] == {}
     for file in ("trained.ts", "MODEL_CARD.md"):
         (run.parent / file).unlink()
 
