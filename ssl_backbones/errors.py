@@ -36,6 +36,7 @@ def run_command(body: Callable[[], int | None]) -> int:
     """
     # torch tells Detectron2 at every import which of its functions will go: no news for a user.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+    warnings.filterwarnings("ignore", message="torch.meshgrid")
     try:
         return body() or 0
     except InputError as error:

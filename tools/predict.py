@@ -7,7 +7,6 @@ import argparse
 import os
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +178,7 @@ def _detector(args: argparse.Namespace) -> tuple[Any, Classes]:
 
         exported = ExportedDetector(args.weights)
         return exported, exported.classes
-    from ssl_backbones.engine.config import data_overrides, load_config
+    from ssl_backbones.engine.config import apply_overrides, data_overrides, load_config
     from ssl_backbones.prediction.detector import Detector
     from ssl_backbones.prediction.output import classes_of
 
@@ -187,13 +186,12 @@ def _detector(args: argparse.Namespace) -> tuple[Any, Classes]:
     if args.config_file is None:
         from ssl_backbones.export.running import config_of
 
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder) / "config.yaml"
-            config.write_text(config_of(args.weights), encoding="utf-8")
-            cfg = load_config(str(config), overrides)
+        cfg, classes = config_of(args.weights)
+        apply_overrides(cfg, overrides)
     else:
         cfg = load_config(args.config_file, overrides)
-    return Detector(cfg, args.weights, averaged=args.ema), classes_of(cfg)
+        classes = classes_of(cfg)
+    return Detector(cfg, args.weights, averaged=args.ema), classes
 
 
 def _closing_words(args: argparse.Namespace, summary: Summary) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2.config import LazyConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -45,8 +46,13 @@ def load_config(file: str, overrides: Sequence[str] = (), *, eval_only: bool = F
         KeyError,
         TypeError,
         ValueError,
+        yaml.YAMLError,
     ) as error:
         raise InputError(f"config {file} does not load: {type(error).__name__}: {error}") from error
+    if not isinstance(cfg, DictConfig) or not cfg:
+        raise InputError(
+            f"config {file} holds nothing: give a LazyConfig, or the config.yaml of a run"
+        )
     _fill_train_options(cfg, file)
     apply_overrides(cfg, overrides)
     _find_data(cfg, Path(path), given_keys(overrides), eval_only)

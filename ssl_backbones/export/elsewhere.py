@@ -35,28 +35,16 @@ class Found(NamedTuple):
     masks: np.ndarray
 
 
-def facts_of(path: str) -> dict[str, Any]:
-    """What an exported file says of itself.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return _opened(path)[0]
-
-
-def load(path: str) -> tuple[dict[str, Any], Callable[[np.ndarray, np.ndarray, float], Found]]:
+def load(
+    path: str,
+) -> tuple[dict[str, Any], Callable[[np.ndarray, np.ndarray, float], Found] | None]:
     """What a file says, and what runs it: of pixels (3, h, w) in float32, sizes (H, W, h, w), least score.
 
+    Of weights, which are no detector without Detectron2, None runs them.
+
     Raises:
-        ValueError: it is none, or weights alone.
+        ValueError: it is no exported detector; a graph's own loader raises what it will.
     """
-    facts, run = _opened(path)
-    if run is None:
-        raise ValueError(f"{path} holds weights, which are no detector without Detectron2")
-    return facts, run
-
-
-def _opened(path: str) -> tuple[dict[str, Any], Callable[..., Found] | None]:
     run = None
     if path.endswith(".onnx"):
         import onnxruntime
@@ -111,9 +99,10 @@ def prepare(image: Image.Image, facts: dict[str, Any], times: float = 1.0) -> tu
     width, height = image.size
     if facts["fixed"]:
         scale = min(facts["fixed"][0] / height, facts["fixed"][1] / width)
+        sides = [round(width * scale), round(height * scale)]
     else:
-        scale = min(facts["short"] / min(width, height), facts["long"] / max(width, height)) * times
-    small = image.resize([max(int(side * scale + 0.5), 1) for side in image.size], Image.BILINEAR)
+        sides = shape(width, height, int(facts["short"] * times), int(facts["long"] * times))
+    small = image.resize(sides, Image.BILINEAR)
     pixels = np.asarray(small)[:, :, :: -1 if facts["order"] == "BGR" else 1].transpose(2, 0, 1)
     sizes = np.array([height, width, small.height, small.width])
     if facts["fixed"]:
@@ -125,11 +114,21 @@ def prepare(image: Image.Image, facts: dict[str, Any], times: float = 1.0) -> tu
     return np.ascontiguousarray(pixels, dtype=np.float32), sizes
 
 
+def shape(width: int, height: int, short: int, longest: int) -> list[int]:
+    """Width and height by the size rule, which rounds once, after both of its steps."""
+    scale = short / min(width, height)
+    sides = [width * scale, height * scale]
+    sides[width > height] = float(short)
+    shrink = min(longest / max(sides), 1.0)
+    return [int(side * shrink + 0.5) for side in sides]
+
+
 def main(model: str, jobs: str, folder: str) -> None:
     """Run a list of images and write what is found in each to a file of its own."""
     for name in ("detectron2", "ssl_backbones"):
         sys.modules[name] = None  # type: ignore[assignment]
     facts, run = load(model)
+    assert run is not None
     for number, (path, times, threshold) in enumerate(json.loads(Path(jobs).read_text())):
         found = run(*prepare(read(path), facts, times), threshold)
         masks, shape = np.packbits(found.masks.astype(bool)), np.array(found.masks.shape)

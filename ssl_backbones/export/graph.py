@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 from unittest import mock
 
 import torch
 from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import boxes as nms
 
 from ..fast.pooling.roi_pooler import FastROIPooler
 
@@ -32,9 +34,10 @@ class Graph(nn.Module):
         for module in model.modules():
             if isinstance(module, FastROIPooler):
                 module.__class__ = ROIPooler  # the same parts, and operators that an exporter knows
-        self.model, self._fixed = model, fixed
+        self.model, self._fixed, self._loops = model, fixed, loops
+        self._of_size = torch.jit.script(_of_size)
         self._paste = torch.jit.script(_paste_each) if loops else _paste_all
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def forward(
         self, pixels: Tensor, sizes: Tensor, threshold: Tensor
@@ -47,13 +50,13 @@ class Graph(nn.Module):
             threshold: (), least score.
         """
         if self._fixed is not None:
-            pixels = _of_size(pixels, *self._fixed)
+            pixels = self._of_size(pixels, *self._fixed)
         images = self.model.preprocess_image([{"image": pixels}])
         images.image_sizes = [(sizes[2], sizes[3])]
         features = self.model.backbone(images.tensor)
         proposals, _ = self.model.proposal_generator(images, features, None)
         with changed(self.model.roi_heads.box_predictor, test_score_thresh=threshold):
-            (found,), _ = self.model.roi_heads(images, features, proposals, None)
+            found = self._find(images, features, proposals)
         sides = sizes.to(torch.float32)
         limit = torch.stack([sides[1], sides[0]]).repeat(2)
         scale = limit / torch.stack([sides[3], sides[2]]).repeat(2)
@@ -66,8 +69,22 @@ class Graph(nn.Module):
             masks = torch.zeros(0, 0, 0, dtype=torch.bool)
         return boxes, scores, classes, masks
 
+    def _find(self, images: ImageList, features: dict, proposals: list[Instances]) -> Instances:
+        heads = self.model.roi_heads
+        if self._loops or not heads.mask_on:
+            return heads(images, features, proposals, None)[0][0]
+        # ONNX's reshapes, as a GroupNorm's, fail where nothing is found: one more box is given and taken.
+        with changed(heads, mask_on=False):
+            (found,), _ = heads(images, features, proposals, None)
+        whole = Instances(found.image_size)
+        box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        whole.pred_boxes = Boxes(torch.cat([found.pred_boxes.tensor, box]))
+        whole.pred_classes = torch.cat([found.pred_classes, torch.zeros(1, dtype=torch.int64)])
+        (whole,) = heads.forward_with_given_boxes(features, [whole])
+        found.pred_masks = whole.pred_masks[:-1]
+        return found
 
-@torch.jit.script
+
 def _of_size(pixels: Tensor, height: int, width: int) -> Tensor:
     fits = pixels.shape[1] == height and pixels.shape[2] == width
     assert fits, f"this detector takes images of {height} x {width}: pad with its mean"
@@ -111,20 +128,30 @@ def trace(
     fixed: Sequence[int] | None = None,
 ) -> torch.jit.ScriptModule:
     """For `torch.jit.save`; of any size of image where nothing in the model depends on it."""
-    graph = Graph(model, fixed, loops=True)
-    with _tracing():
+    with _tracing(), contextlib.ExitStack() as stack:
+        chosen = torch.jit.script(_batched_nms)
+        for name in ("proposal_generator.proposal_utils", "roi_heads.fast_rcnn"):
+            stack.enter_context(mock.patch(f"detectron2.modeling.{name}.batched_nms", chosen))
+        graph = Graph(model, fixed, loops=True)
         return torch.jit.trace(graph, (pixels, sizes, threshold), check_trace=False)
 
 
+def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    """As torchvision chooses on a CPU, which in a trace takes the second for any number of boxes."""
+    if boxes.numel() > 4000:
+        return nms._batched_nms_vanilla(boxes, scores, idxs, iou_threshold)
+    return nms._batched_nms_coordinate_trick(boxes, scores, idxs, iou_threshold)
+
+
 def write_onnx(
-    model: nn.Module, pixels: Tensor, sizes: Tensor, threshold: Tensor, path: str | os.PathLike
+    model: nn.Module, pixels: Tensor, sizes: Tensor, threshold: Tensor, file: BinaryIO
 ) -> None:
     """Of the one size of `pixels`."""
     with _tracing():
         torch.onnx.export(
             Graph(model, None, loops=False),
             (pixels, sizes, threshold),
-            os.fspath(path),
+            file,
             opset_version=OPSET,
             input_names=["pixels", "sizes", "threshold"],
             output_names=["boxes", "scores", "classes", "masks"],
