@@ -24,7 +24,8 @@ examples:
   compared on images of your own:
     tools/export.py output/numerals detector.ts --images photos/*.jpg
 
-what it leaves: the file, and MODEL_CARD.md beside it. How to run it: docs/run_it_elsewhere.md.
+what it leaves: the file, and MODEL_CARD.md beside it, so that each file wants a folder of its own. How to run
+it: docs/run_it_elsewhere.md.
 
 Exit status: 0 the file finds the same as Detectron2 in every image, 2 it does not or an option was wrong, and
 nothing was written.

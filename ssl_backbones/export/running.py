@@ -83,7 +83,9 @@ def _faults(facts: Any) -> Iterator[str]:
         yield "it has another number of classes than of their ids"
     if facts.get("order") not in ("RGB", "BGR") or {len(facts["mean"]), len(facts["std"])} != {3}:
         yield "it is of no images of three channels"
-    sides = [facts.get("short"), facts.get("long"), *(facts.get("fixed") or ())]
+    fixed = facts.get("fixed", "missing")
+    pair = fixed if isinstance(fixed, list) and len(fixed) == 2 else [fixed, fixed]
+    sides = [facts.get("short"), facts.get("long"), *(pair if fixed is not None else ())]
     if not all(type(side) is int and 0 < side <= _LARGEST_SIDE for side in sides):
         yield "its size rule is none"
     if type(facts.get("threshold")) is not float:

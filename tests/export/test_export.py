@@ -216,6 +216,7 @@ def test_the_config_in_a_file_builds_no_more_than_a_detector(vit_weights, tmp_pa
         ("category_ids", [1], "another number of classes"),
         ("order", "L", "of three channels"),
         ("fixed", [10**6, 10**6], "its size rule is none"),
+        ("fixed", "96", "its size rule is none"),
         ("threshold", "x", "its threshold is no number"),
         (None, None, "it says nothing of itself"),
     ],
