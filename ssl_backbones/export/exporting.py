@@ -320,10 +320,6 @@ def _intervals(run: Path) -> dict[str, dict[str, float]]:
     return intervals
 
 
-def _headline(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: metrics[name] for name in ("bbox/AP", "segm/AP") if name in metrics}
-
-
 def _none_and_many(model: nn.Module, rule: Rule, job: Job) -> list[Job]:
     """The same image with a threshold that leaves nothing, and with one that leaves more than are kept."""
     (found,) = _ask(model, rule, [job._replace(threshold=0.0)])
