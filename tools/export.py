@@ -41,35 +41,24 @@ def parser() -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("run", metavar="RUN", help="the folder of a run")
-    add("out", metavar="OUT", help="the file; MODEL_CARD.md goes beside it")
-    add(
-        "--to",
-        default="torchscript",
-        choices=("torchscript", "onnx", "safetensors"),
-        help="format of OUT (default torchscript): .ts, .onnx or .safetensors",
-    )
+    add("out", metavar="OUT", help="the file: .ts, .onnx or .safetensors, as --to is")
+    formats = ("torchscript", "onnx", "safetensors")
+    add("--to", default=formats[0], choices=formats, help="format (default torchscript)")
     add("--weights", metavar="FILE", help="a checkpoint of the run (default: its model_final.pth)")
-    add(
-        "--images",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="compare on these, or on those of a folder (default: the first 24 of the run's test set)",
-    )
+    images = "compare on these, or those of a folder (default: the first 24 of the run's test set)"
+    add("--images", nargs="+", default=[], metavar="FILE", help=images)
     add("--size", metavar="HxW", help="of a graph of one size (default: the largest of the images)")
     add("--full", action="store_true", help="compare the AP of the run's whole test set too")
     add("--force", action="store_true", help="write over an existing OUT and card")
     return result
 
 
-def _size(word: str | None) -> tuple[int, int] | None:
-    if word is None:
-        return None
+def _size(word: str) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9]\d{1,3})x([1-9]\d{1,3})", word)
-    if found is None:
-        raise InputError(f"--size {word}: give height x width in pixels, such as 800x1344")
-    if any(int(side) % 32 for side in found.groups()):
-        raise InputError(f"--size {word}: both sides must be multiples of 32")
+    if found is None or any(int(side) % 32 for side in found.groups()):
+        raise InputError(
+            f"--size {word}: give height x width in multiples of 32 pixels, such as 800x1344"
+        )
     return int(found[1]), int(found[2])
 
 
@@ -77,51 +66,37 @@ def _images(words: list[str], out: str) -> list[str]:
     from ssl_backbones.prediction.inputs import find_sources
 
     sources, faults = find_sources(words, outside=out)
-    if faults:
+    if faults := [
+        *faults,
+        *(f"{one.path}: is a video; give images" for one in sources if one.is_video),
+    ]:
         raise InputError(f"--images {faults[0]}")
-    if videos := [source.path for source in sources if source.is_video]:
-        raise InputError(f"--images {videos[0]}: is a video; give images")
     return [source.path for source in sources]
 
 
 def run(args: argparse.Namespace) -> int:
-    size = _size(args.size)
+    given = {"size": args.size and _size(args.size), "images": _images(args.images, args.out)}
     for number in (signal.SIGTERM, signal.SIGHUP):  # ends as Ctrl-C does: nothing is left behind
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    from ssl_backbones.export.card import UNITS
-    from ssl_backbones.export.exporting import CARD, FEW, LARGEST, export
+    from ssl_backbones.export.exporting import CARD, export
 
-    result = export(
-        args.run,
-        args.out,
-        args.to,
-        weights=args.weights,
-        images=_images(args.images, args.out),
-        size=size,
-        full=args.full,
-        force=args.force,
-        progress=lambda step: print(f"{step} ...", file=sys.stderr, flush=True),
-    )
-    least, most = result.instances
-    number = result.comparisons
-    print(
-        f"beside Detectron2, {number} times in {result.images} images, {least} to {most} instances:"
-    )
-    for name, value in result.differences.items():
-        print(f"  {name} differ by {value:.1e} {UNITS[name]} (allowed: {LARGEST[name]:.0e})")
-    for name, times in result.controls.items():
-        print(f"  wrong on purpose: {name} shows {times} times of {number}")
-    if result.images < FEW:
-        print(f"these are few images: be surer with {FEW} or more (--images)")
-    for name, (theirs, ours) in result.average_precision.items():
-        print(f"  {name} {ours:.3f}, with Detectron2 {theirs:.3f}")
-    if result.facts["fixed"]:
-        print("of one size: {} x {}".format(*result.facts["fixed"]))
-        if not args.full:
-            print("how good it is at this size is not known: --full measures its AP")
+    given |= {
+        name: getattr(args, name) for name in ("run", "out", "to", "weights", "full", "force")
+    }
+    result = export(**given, progress=lambda step: print(f"{step} ...", file=sys.stderr))
+    print("\n  ".join(result.sentences()))
     print(f"written: {result.path}, and {Path(result.path).parent / CARD}")
-    words = shlex.join(["--weights", result.path, "IMAGES", "--out", "found"])
-    print(f"next: {shlex.join(tool_command('predict'))} {words}")
+    config = ["--config-file", f"{args.run}/config.yaml"] if args.to == "safetensors" else []
+    words = [
+        *tool_command("predict"),
+        *config,
+        "--weights",
+        result.path,
+        "IMAGES",
+        "--out",
+        "found",
+    ]
+    print(f"next: {shlex.join(words)}")
     print("without this project, as docs/run_it_elsewhere.md shows in a dozen lines")
     return 0
 

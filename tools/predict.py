@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--config-file",
         metavar="FILE",
-        help="the LazyConfig of the run, or the name of a shipped one; an exported file needs none",
+        help="the LazyConfig of the run, or the name of a shipped one; an exported graph needs none",
     )
     add(
         "--weights",
@@ -136,10 +136,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
                 f"--{given[0].replace('_', '-')} is of a run's checkpoint: leave it out, {args.weights} says "
                 "all of it"
             )
-    elif args.config_file is None and not args.weights.endswith(".safetensors"):
+    elif args.config_file is None:
         raise InputError(
-            f"--config-file is missing: {args.weights} is no exported file (.ts, .onnx, .safetensors), and "
-            "does not say what network it is of"
+            f"--config-file is missing: {args.weights} is no exported graph (.ts, .onnx), and does not say "
+            "what network it is of; give the config.yaml of its run"
         )
 
 
@@ -173,25 +173,18 @@ def _is_exported(args: argparse.Namespace) -> bool:
 
 
 def _detector(args: argparse.Namespace) -> tuple[Any, Classes]:
-    if _is_exported(args):
-        from ssl_backbones.export.running import ExportedDetector
+    from ssl_backbones.export.running import ExportedDetector, classes_in
 
+    if _is_exported(args):
         exported = ExportedDetector(args.weights)
         return exported, exported.classes
-    from ssl_backbones.engine.config import apply_overrides, data_overrides, load_config
+    from ssl_backbones.engine.config import data_overrides, load_config
     from ssl_backbones.prediction.detector import Detector
     from ssl_backbones.prediction.output import classes_of
 
-    overrides = [*data_overrides(args.data), *args.opts]
-    if args.config_file is None:
-        from ssl_backbones.export.running import config_of
-
-        cfg, classes = config_of(args.weights)
-        apply_overrides(cfg, overrides)
-    else:
-        cfg = load_config(args.config_file, overrides)
-        classes = classes_of(cfg)
-    return Detector(cfg, args.weights, averaged=args.ema), classes
+    cfg = load_config(args.config_file, [*data_overrides(args.data), *args.opts])
+    detector = Detector(cfg, args.weights, averaged=args.ema)
+    return detector, classes_in(args.weights) or classes_of(cfg)
 
 
 def _closing_words(args: argparse.Namespace, summary: Summary) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 FACTS = "detector.json"
-"""Under which TorchScript keeps what is said of a detector; ONNX and safetensors have it as metadata."""
+"""Under which a file keeps what is said of its detector: TorchScript as a file in it, others as metadata."""
 
 
 class Found(NamedTuple):
@@ -35,54 +35,31 @@ class Found(NamedTuple):
     masks: np.ndarray
 
 
-def load(
-    path: str,
-) -> tuple[dict[str, Any], Callable[[np.ndarray, np.ndarray, float], Found] | None]:
-    """What a file says, and what runs it: of pixels (3, h, w) in float32, sizes (H, W, h, w), least score.
-
-    Of weights, which are no detector without Detectron2, None runs them.
+def load(path: str) -> tuple[dict[str, Any], Callable[..., Found]]:
+    """What a graph's file says of itself, and what runs it: of what `prepare` gives.
 
     Raises:
-        ValueError: it is no exported detector; a graph's own loader raises what it will.
+        KeyError, ValueError: it says nothing, or no JSON; a graph's own loader raises what it will.
     """
-    run = None
     if path.endswith(".onnx"):
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        text = session.get_modelmeta().custom_metadata_map.get(FACTS)
         names = [one.name for one in session.get_inputs()]
+        facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
+        return facts, lambda *given: Found(*session.run(None, dict(zip(names, given, strict=True))))
 
-        def run(pixels: np.ndarray, sizes: np.ndarray, threshold: float) -> Found:
-            given = dict(zip(names, (pixels, sizes, least(threshold)), strict=True))
-            return Found(*session.run(None, given))
+    import torch
+    import torchvision  # noqa: F401  operators of a detector: NMS and ROIAlign
 
-    elif path.endswith(".safetensors"):
-        from safetensors import safe_open
+    held = {FACTS: ""}
+    network = torch.jit.load(path, map_location="cpu", _extra_files=held).eval()
 
-        with safe_open(path, "np") as file:
-            text = (file.metadata() or {}).get(FACTS)
-    else:
-        import torch
-        import torchvision  # noqa: F401  operators of a detector: NMS and ROIAlign
+    def run(*given: np.ndarray) -> Found:
+        with torch.no_grad():
+            return Found(*(one.numpy() for one in network(*map(torch.from_numpy, given))))
 
-        held = {FACTS: ""}
-        network = torch.jit.load(path, map_location="cpu", _extra_files=held).eval()
-        text = held[FACTS]
-
-        def run(pixels: np.ndarray, sizes: np.ndarray, threshold: float) -> Found:
-            given = map(torch.from_numpy, (pixels, sizes, least(threshold)))
-            with torch.no_grad():
-                return Found(*(one.numpy() for one in network(*given)))
-
-    if not text:
-        raise ValueError(f"{path} is no exported detector: it says nothing of itself")
-    return json.loads(text), run
-
-
-def least(score: float) -> np.ndarray:
-    """A threshold as the graphs take it."""
-    return np.array(score, dtype=np.float32)
+    return json.loads(held[FACTS]), run
 
 
 def read(path: str) -> Image.Image:
@@ -90,11 +67,16 @@ def read(path: str) -> Image.Image:
     return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
 
 
-def prepare(image: Image.Image, facts: dict[str, Any], times: float = 1.0) -> tuple:
-    """Pixels and sizes as the network takes them: resized as in testing, and padded where its size is fixed.
+def prepare(
+    image: Image.Image, facts: dict[str, Any], times: float = 1.0, threshold: float | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels (3, h, w), sizes (H, W, h, w) and least score as the network takes them.
+
+    An image is resized as in testing, and padded where the network's size is fixed.
 
     Args:
         times: of the size that the rule gives, where it is not fixed.
+        threshold: another least score than that of the run's test.
     """
     width, height = image.size
     if facts["fixed"]:
@@ -103,15 +85,13 @@ def prepare(image: Image.Image, facts: dict[str, Any], times: float = 1.0) -> tu
     else:
         sides = shape(width, height, int(facts["short"] * times), int(facts["long"] * times))
     small = image.resize(sides, Image.BILINEAR)
-    pixels = np.asarray(small)[:, :, :: -1 if facts["order"] == "BGR" else 1].transpose(2, 0, 1)
-    sizes = np.array([height, width, small.height, small.width])
-    if facts["fixed"]:
-        # What is padded is the mean, which the network takes for nothing.
-        whole = np.empty((3, *facts["fixed"]), np.float32)
-        whole[:] = np.array(facts["mean"], np.float32)[:, None, None]
-        whole[:, : small.height, : small.width] = pixels
-        return whole, sizes
-    return np.ascontiguousarray(pixels, dtype=np.float32), sizes
+    inside = np.asarray(small)[:, :, :: -1 if facts["order"] == "BGR" else 1].transpose(2, 0, 1)
+    # What is padded is the mean, which the network takes for nothing.
+    mean = np.array(facts["mean"], np.float32)[:, None, None]
+    pixels = np.full((3, *(facts["fixed"] or sides[::-1])), mean, np.float32)
+    pixels[:, : small.height, : small.width] = inside
+    least = facts["threshold"] if threshold is None else threshold
+    return pixels, np.array([height, width, *sides[::-1]]), np.array(least, np.float32)
 
 
 def shape(width: int, height: int, short: int, longest: int) -> list[int]:
@@ -128,22 +108,10 @@ def main(model: str, jobs: str, folder: str) -> None:
     for name in ("detectron2", "ssl_backbones"):
         sys.modules[name] = None  # type: ignore[assignment]
     facts, run = load(model)
-    assert run is not None
     for number, (path, times, threshold) in enumerate(json.loads(Path(jobs).read_text())):
-        found = run(*prepare(read(path), facts, times), threshold)
-        masks, shape = np.packbits(found.masks.astype(bool)), np.array(found.masks.shape)
-        parts = found._replace(masks=masks)._asdict()
-        np.savez_compressed(f"{folder}/{number}.npz", shape=shape, **parts)
+        found = run(*prepare(read(path), facts, times, threshold))
+        np.savez_compressed(f"{folder}/{number}.npz", **found._asdict())
         print(number, flush=True)
-
-
-def unpacked(path: str | Path) -> Found:
-    """What `main` wrote of an image."""
-    with np.load(path) as file:
-        shape = file["shape"]
-        found = Found(*(file[name] for name in Found._fields))
-    masks = np.unpackbits(found.masks, count=int(np.prod(shape))).astype(bool)
-    return found._replace(masks=masks.reshape(shape))
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ def make_graph(small: bool) -> Callable[[], list[dict]]:
     from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
     from ssl_backbones.export.elsewhere import Found
-    from ssl_backbones.export.exporting import as_instances
     from ssl_backbones.export.graph import trace
+    from ssl_backbones.export.running import as_instances
 
     from .. import detector
 
@@ -58,7 +58,7 @@ def make_graph(small: bool) -> Callable[[], list[dict]]:
     height, width = image["image"].shape[1:]
     least = torch.tensor(model.roi_heads.box_predictor.test_score_thresh)
     given = image["image"].float(), torch.tensor([height, width, height, width]), least
-    graph = trace(model, *given)
+    graph = trace(model, given)
 
     @torch.no_grad()
     def ours() -> list[dict]:
