@@ -94,12 +94,17 @@ def _paste(masks: Tensor, boxes: Tensor, height: Tensor, width: Tensor) -> Tenso
 
     Bilinear is first down, then across: two products of matrices, in which what is far off counts nothing.
     One mask at a time, since numbers of all of them would take four times the memory of the result.
+    Outside of its box a mask is less than 0.5 everywhere.
     """
     down = _shares(boxes[:, 1], boxes[:, 3], height, masks.shape[1])
     across = _shares(boxes[:, 0], boxes[:, 2], width, masks.shape[2]).transpose(1, 2)
+    starts, ends = boxes[:, :2].floor().to(torch.int64), boxes[:, 2:].ceil().to(torch.int64)
     pasted = torch.zeros([masks.shape[0], int(height), int(width)], dtype=torch.bool)
     for number in range(masks.shape[0]):
-        pasted[number] = down[number] @ masks[number] @ across[number] >= 0.5
+        left, top = int(starts[number, 0]), int(starts[number, 1])
+        right, bottom = int(ends[number, 0]), int(ends[number, 1])
+        part = down[number, top:bottom] @ masks[number] @ across[number, :, left:right]
+        pasted[number, top:bottom, left:right] = part >= 0.5
     return pasted
 
 
