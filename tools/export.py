@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import signal
 import sys
@@ -18,7 +17,7 @@ examples:
   a graph for torch alone, of images of any size (of a ViT: of one size):
     tools/export.py output/moco_1x detector.ts
   for onnxruntime, of one size:
-    tools/export.py output/moco_1x detector.onnx --to onnx --size 800x1344
+    tools/export.py output/moco_1x detector.onnx --to onnx --size 800 1344
   the weights with all that is known of them, for another Detectron2:
     tools/export.py output/moco_1x detector.safetensors --to safetensors
   compared on images of your own:
@@ -47,19 +46,11 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", metavar="FILE", help="a checkpoint of the run (default: its model_final.pth)")
     images = "compare on these, or those of a folder (default: the first 24 of the run's test set)"
     add("--images", nargs="+", default=[], metavar="FILE", help=images)
-    add("--size", metavar="HxW", help="of a graph of one size (default: the largest of the images)")
+    size = "of a graph of one size, in multiples of 32 (default: the largest of the images)"
+    add("--size", nargs=2, type=int, metavar=("H", "W"), help=size)
     add("--full", action="store_true", help="compare the AP of the run's whole test set too")
     add("--force", action="store_true", help="write over an existing OUT and card")
     return result
-
-
-def _size(word: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d{1,3})x([1-9]\d{1,3})", word)
-    if found is None or any(int(side) % 32 for side in found.groups()):
-        raise InputError(
-            f"--size {word}: give height x width in multiples of 32 pixels, such as 800x1344"
-        )
-    return int(found[1]), int(found[2])
 
 
 def _images(words: list[str], out: str) -> list[str]:
@@ -75,15 +66,12 @@ def _images(words: list[str], out: str) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    given = {"size": args.size and _size(args.size), "images": _images(args.images, args.out)}
+    args.images = _images(args.images, args.out)
     for number in (signal.SIGTERM, signal.SIGHUP):  # ends as Ctrl-C does: nothing is left behind
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     from ssl_backbones.export.exporting import CARD, export
 
-    given |= {
-        name: getattr(args, name) for name in ("run", "out", "to", "weights", "full", "force")
-    }
-    result = export(**given, progress=lambda step: print(f"{step} ...", file=sys.stderr))
+    result = export(**vars(args), progress=lambda step: print(f"{step} ...", file=sys.stderr))
     print("\n  ".join(result.sentences()))
     print(f"written: {result.path}, and {Path(result.path).parent / CARD}")
     config = ["--config-file", f"{args.run}/config.yaml"] if args.to == "safetensors" else []

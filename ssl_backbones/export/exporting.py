@@ -92,7 +92,7 @@ def export(
     *,
     weights: str | None = None,
     images: Sequence[str] = (),
-    size: tuple[int, int] | None = None,
+    size: Sequence[int] | None = None,
     full: bool = False,
     force: bool = False,
     progress: Callable[[str], None] = lambda step: None,
@@ -115,7 +115,7 @@ def export(
     run, out = Path(run), Path(out)
     final = run / "model_final.pth"
     weights = Path(weights or final)
-    _check_places(run, out, to, weights, force)
+    _check(run, out, to, weights, size, force)
     progress("loading the run")
     cfg, model = _built(run, weights)
     facts = _facts(cfg, model, run, to, os.path.abspath(weights) == os.path.abspath(final))
@@ -175,7 +175,9 @@ def export(
     return result
 
 
-def _check_places(run: Path, out: Path, to: str, weights: Path, force: bool) -> None:
+def _check(run: Path, out: Path, to: str, weights: Path, size: Any, force: bool) -> None:
+    if size and any(side < 32 or side % 32 for side in size):
+        raise InputError("--size takes height and width in multiples of 32 pixels, as 800 1344")
     if out.suffix != SUFFIXES[to]:
         raise InputError(f"{out} must end in {SUFFIXES[to]}: by that name the format {to} is read")
     if not (run / "config.yaml").is_file():
@@ -273,6 +275,5 @@ def _content(to: str, model: nn.Module, facts: dict, first: str) -> bytes:
 
     write_onnx(model, given, file)
     graph = onnx.load_from_string(file.getvalue())
-    entry = graph.metadata_props.add()
-    entry.key, entry.value = elsewhere.FACTS, text
+    onnx.helper.set_model_props(graph, {elsewhere.FACTS: text})
     return graph.SerializeToString()

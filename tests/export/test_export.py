@@ -319,7 +319,7 @@ def test_the_command(run_tool, vit, images, capsys):
         ((str(vit), str(vit / "x.ts")), "MODEL_CARD.md exists; give --force"),
         ((str(vit), str(vit / "told.onnx")), "must end in .ts"),
         ((str(vit / "nothing"), str(vit / "x.ts")), "is no folder of a run"),
-        ((str(vit), str(vit / "x.ts"), "--size", "60x64"), "in multiples of 32"),
+        ((str(vit), str(vit / "x.ts"), "--size", "60", "64"), "in multiples of 32"),
         ((str(vit), str(vit / "x.ts"), "--images", "none.jpg"), "there is no such file or folder"),
         (
             (str(vit), str(vit / "x.ts"), "--force", "--images", __file__),
