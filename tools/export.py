@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     from ssl_backbones.export.exporting import CARD, export
 
-    result = export(**vars(args), progress=lambda step: print(f"{step} ...", file=sys.stderr))
+    result = export(**vars(args), progress=lambda step: print(step, file=sys.stderr))
     print("\n  ".join(result.sentences()))
     print(f"written: {result.path}, and {Path(result.path).parent / CARD}")
     config = ["--config-file", f"{args.run}/config.yaml"] if args.to == "safetensors" else []

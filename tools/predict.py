@@ -183,8 +183,10 @@ def _detector(args: argparse.Namespace) -> tuple[Any, Classes]:
     from ssl_backbones.prediction.output import classes_of
 
     cfg = load_config(args.config_file, [*data_overrides(args.data), *args.opts])
-    detector = Detector(cfg, args.weights, averaged=args.ema)
-    return detector, classes_in(args.weights) or classes_of(cfg)
+    detector, classes = Detector(cfg, args.weights, averaged=args.ema), classes_of(cfg)
+    if args.weights.endswith(".safetensors"):
+        classes = classes_in(args.weights, len(classes.names)) or classes
+    return detector, classes
 
 
 def _closing_words(args: argparse.Namespace, summary: Summary) -> str:

@@ -26,8 +26,8 @@ IMAGE_SUFFIXES += (".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings, in small letters, of what is taken for an image where a folder is given."""
 
 _ALWAYS_8_BITS = (".jpg", ".jpeg")
-_NARROWEST = 1000
-"""Beyond this ratio of the sides a resize to Detectron2's sizes may leave no row of an image."""
+_NARROWEST = 100
+"""Beyond this ratio of the sides a resize to the sizes of a small recipe may leave no row of an image."""
 _BYTES_PER_PIXEL = 14
 """At the highest point of `read_image`: Pillow's four twice and NumPy's three twice, as measured."""
 _MOST_PIXELS = 2**31 // 3

@@ -34,7 +34,7 @@ def model_card(result: Export) -> str:
     ]
     header = {
         "library_name": _LIBRARIES[facts["format"]],
-        "tags": ["object-detection", *["instance-segmentation"] * facts["has_masks"]],
+        "tags": ["object-detection", *["instance-segmentation"] * ("masks" in result.differences)],
         "model-index": [{"name": Path(name).stem, "results": results}],
     }
     cells = [(key, format_cell(value)) for key, value in _rows(result)]

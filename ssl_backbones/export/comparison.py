@@ -15,14 +15,14 @@ from unittest import mock
 
 import numpy as np
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
-from detectron2.data import DatasetMapper
-from detectron2.data.transforms import ResizeScale, ResizeShortestEdge
+from detectron2.data.transforms import ResizeScale
 from detectron2.structures import ImageList
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ..data.images import load, upright_size
+from ..data.images import load
 from ..errors import InputError
 from ..evaluation.metrics import flatten
 from ..progress import progress_bar
@@ -42,53 +42,62 @@ class Job(NamedTuple):
 
     Attributes:
         times: of the size that the run's rule gives; 1 where the size is fixed.
-        threshold: least score.
+        threshold: least score; None for that of the run's test.
     """
 
     path: str
-    times: float
-    threshold: float
+    times: float = 1.0
+    threshold: float | None = None
 
 
-def mapped(path: str, facts: Mapping[str, Any], times: float = 1.0) -> Tensor:
-    """An image as Detectron2 reads and resizes it, (3, h, w)."""
-    if facts["fixed"]:
-        resizing = ResizeScale(1.0, 1.0, *facts["fixed"])
-    else:
-        short, longest = int(facts["short"] * times), int(facts["long"] * times)
-        resizing = ResizeShortestEdge([short, short], longest)
-    mapper = DatasetMapper(False, augmentations=[resizing], image_format=facts["order"])
-    return load(mapper, {"file_name": path})["image"].float()
-
-
-@torch.no_grad()
-def ask(
-    model: nn.Module,
-    facts: Mapping[str, Any],
-    jobs: Sequence[Job],
-    wrong: Callable[[Tensor], Tensor] = lambda pixels: pixels,
-) -> Iterator[Found]:
-    """What Detectron2 finds, with nothing of the file's own way to its input.
+class Truth:
+    """Detectron2 itself: a run's model, and its way to the input, of which the file's own knows nothing.
 
     Args:
-        wrong: done to the pixels.
+        cfg: of the run.
+        fixed: height and width that images are made to fit in and padded to; None where they take any size.
     """
-    beside = [{"image": torch.zeros(3, *facts["fixed"])}] if facts["fixed"] else []
-    prepare, predictor = model.preprocess_image, model.roi_heads.box_predictor
 
-    def prepared(batch: list[dict]) -> ImageList:
-        images = prepare([*batch, *beside])  # Detectron2 pads to the largest of a batch
-        return ImageList(images.tensor[:1], images.image_sizes[:1])
+    def __init__(self, cfg: DictConfig, model: nn.Module, fixed: Sequence[int] | None):
+        self.model, self._mapper, self._fixed = model, cfg.dataloader.test.mapper, fixed
 
-    for job in _counted(jobs):
-        width, height = upright_size(job.path)
-        pixels = wrong(mapped(job.path, facts, job.times))
-        with (
-            mock.patch.object(predictor, "test_score_thresh", job.threshold),
-            mock.patch.object(model, "preprocess_image", prepared),
-        ):
-            found = model([{"image": pixels, "height": height, "width": width}])
-        yield arrays_of(found[0]["instances"])
+    def mapped(self, job: Job) -> dict[str, Any]:
+        """An image as the run's mapper prepares it for its test."""
+        mapper = self._mapper.copy()
+        rule = mapper.augmentations[0]
+        if self._fixed:
+            sides = dict(zip(("target_height", "target_width"), self._fixed, strict=True))
+            mapper.augmentations = [L(ResizeScale)(min_scale=1.0, max_scale=1.0, **sides)]
+        else:
+            rule.short_edge_length = int(rule.short_edge_length * job.times)
+            rule.max_size = int(rule.max_size * job.times)
+        return load(instantiate(mapper), {"file_name": job.path})
+
+    @torch.no_grad()
+    def ask(
+        self, jobs: Sequence[Job], wrong: Callable[[Tensor], Tensor] = lambda pixels: pixels
+    ) -> Iterator[Found]:
+        """What it finds.
+
+        Args:
+            wrong: done to the pixels.
+        """
+        beside = [{"image": torch.zeros(3, *self._fixed)}] if self._fixed else []
+        prepare, predictor = self.model.preprocess_image, self.model.roi_heads.box_predictor
+
+        def prepared(batch: list[dict]) -> ImageList:
+            images = prepare([*batch, *beside])  # Detectron2 pads to the largest of a batch
+            return ImageList(images.tensor[:1], images.image_sizes[:1])
+
+        for job in _counted(jobs):
+            record = self.mapped(job)
+            least = predictor.test_score_thresh if job.threshold is None else job.threshold
+            with (
+                mock.patch.object(predictor, "test_score_thresh", least),
+                mock.patch.object(self.model, "preprocess_image", prepared),
+            ):
+                found = self.model([{**record, "image": wrong(record["image"])}])
+            yield arrays_of(found[0]["instances"])
 
 
 def ask_elsewhere(written: Path, jobs: Sequence[Job]) -> Iterator[Found]:
@@ -142,8 +151,14 @@ def difference_of(theirs: Found, ours: Found) -> dict[str, float]:
         "scores": np.abs(ours.scores[nearest] - theirs.scores).max(),
     }
     if theirs.masks.size:
-        found["masks"] = (ours.masks[nearest] != theirs.masks).mean(axis=(1, 2)).max()
-    return {name: float(np.nan_to_num(value, nan=np.inf)) for name, value in found.items()}
+        alike = ours.masks.shape == theirs.masks.shape
+        found["masks"] = (
+            (ours.masks[nearest] != theirs.masks).mean(axis=(1, 2)).max() if alike else np.inf
+        )
+    return {
+        name: float(np.nan_to_num(value, nan=np.inf, posinf=np.inf))
+        for name, value in found.items()
+    }
 
 
 def compare(
@@ -167,27 +182,25 @@ def compare(
     return {name: value for name, (value, _) in largest.items()}
 
 
-def controls(
-    model: nn.Module, facts: Mapping[str, Any], jobs: Sequence[Job], expected: Sequence[Found]
-) -> dict[str, int]:
+def controls(truth: Truth, jobs: Sequence[Job], expected: Sequence[Found]) -> dict[str, int]:
     """In how many comparisons a mistake shows, of those that can show at all.
 
     Raises:
         InputError: one shows in none.
     """
-    scores = np.concatenate([one.scores for one in expected])
+    model, scores = truth.model, np.concatenate([one.scores for one in expected])
     others = [job._replace(threshold=float(np.median(scores))) for job in jobs]
     mistakes = {
         "channels in the other order": (jobs, lambda pixels: pixels.flip(0)),
         "no normalisation": (jobs, lambda pixels: pixels * model.pixel_std + model.pixel_mean),
         "another score threshold": (others, lambda pixels: pixels),
     }
+    inputs = [truth.mapped(job)["image"].float() for job in jobs]
     numbers = {}
     for name, (asked, wrong) in mistakes.items():
-        inputs = [mapped(job.path, facts, job.times) for job in jobs]
         if asked is jobs and all(torch.equal(wrong(pixels), pixels) for pixels in inputs):
             continue
-        pairs = map(difference_of, expected, ask(model, facts, asked, wrong))
+        pairs = map(difference_of, expected, truth.ask(asked, wrong))
         numbers[name] = sum(any(one[key] > LARGEST[key] for key in one) for one in pairs)
         if not numbers[name]:
             raise InputError(

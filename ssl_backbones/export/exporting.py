@@ -16,6 +16,7 @@ import torch
 import yaml
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from torch import nn
 
 from .. import __version__
@@ -28,9 +29,10 @@ from ..modeling.vit import ViT
 from ..prediction.detector import Detector
 from ..prediction.output import classes_of
 from ..report.comparing.building import build
+from ..report.content import RunContent
 from . import comparison, elsewhere
 from .card import model_card
-from .comparison import Job, ask
+from .comparison import Job, Truth
 from .elsewhere import Found
 from .graph import trace, write_onnx
 
@@ -49,7 +51,7 @@ class Export:
 
     Attributes:
         facts: what the file says of itself.
-        images: that were compared; the first is asked for none and for as many as there can be, too.
+        images: that were compared; the first at all sizes, for none and for as many as there can be, too.
         counts: of instances, in each comparison.
         differences: the largest of each of `comparison.LARGEST`, without masks where there are none.
         controls: a mistake made on purpose, to the number of comparisons in which it shows; without one
@@ -116,38 +118,42 @@ def export(
     final = run / "model_final.pth"
     weights = Path(weights or final)
     _check(run, out, to, weights, size, force)
-    progress("loading the run")
+    progress("loading the run ...")
     cfg, model = _built(run, weights)
-    facts = _facts(cfg, model, run, to, os.path.abspath(weights) == os.path.abspath(final))
+    (content,) = build([run]).runs
+    for problem in content.problems:
+        if "run.json" in problem:  # of which the file would say nothing, as if there were nothing
+            progress(problem)
+    tested = os.path.abspath(weights) == os.path.abspath(final)
+    facts = _facts(cfg, model, content, to, tested and content.evaluation == "inference")
     records: list[dict[str, Any]] = []
     if full or not images:
         check_dataset(cfg, "test")
         records = list(instantiate(cfg.dataloader.test.dataset))
     files = list(images) or [record["file_name"] for record in records[:_IMAGES]]
-    sides = [
-        comparison.mapped(path, facts).shape[1:] for path in files
-    ]  # so all of them can be read
+    truth = Truth(cfg, model, None)
+    sides = [truth.mapped(Job(path))["image"].shape[1:] for path in files]  # all can be read
     vit = isinstance((find_backbone(model) or (0, 0))[1], ViT)
     if to == "onnx" or (vit and to == "torchscript"):
         facts["fixed"] = list(size or (int(-(-side // 32) * 32) for side in np.max(sides, axis=0)))
+        truth = Truth(cfg, model, facts["fixed"])
     elif size:
         raise InputError("--size is of a graph of one size: leave it out, this one takes any")
     times = (1.0,) if facts["fixed"] else _TIMES
-    jobs = [Job(path, times[n % len(times)], facts["threshold"]) for n, path in enumerate(files)]
+    jobs = [Job(path, times[n % len(times)]) for n, path in enumerate(files)]
+    # The first image at the other sizes too, with all that is found and with nothing.
+    jobs += [Job(files[0], one) for one in times[1:]]
+    jobs += [Job(files[0], 1.0, threshold) for threshold in (0.0, 1.0)]
     with tempfile.TemporaryDirectory(prefix="ssl_backbones_export_") as folder:
-        progress("asking Detectron2")
-        # The first image with a threshold that leaves none, and with one that leaves more than are kept.
-        (every,) = ask(model, facts, [jobs[0]._replace(threshold=0.0)])
-        thresholds = 1.0, float(every.scores.min(initial=1.0)) / 2
-        jobs += [jobs[0]._replace(threshold=one) for one in thresholds]
-        expected = list(ask(model, facts, jobs))
+        progress("asking Detectron2 ...")
+        expected = list(truth.ask(jobs))
         counts = [len(found.scores) for found in expected]
         if not any(counts[: len(files)]):
             raise InputError(
                 f"{run} finds nothing in {len(files)} images, so that nothing can be compared: give images "
                 "with --images, or a run that was trained longer"
             )
-        progress("writing the file")
+        progress("writing the file ...")
         content = _content(to, model, facts, files[0])
         written = Path(folder) / f"detector{SUFFIXES[to]}"
         write_atomically(written, lambda file: file.write(content) and None)
@@ -155,20 +161,19 @@ def export(
         def ask_file(jobs: Sequence[Job]) -> Iterator[Found]:
             if to != "safetensors":
                 return comparison.ask_elsewhere(written, jobs)
-            return ask(Detector(cfg, os.fspath(written)).model, facts, jobs)
+            return Truth(cfg, Detector(cfg, os.fspath(written)).model, None).ask(jobs)
 
-        progress("asking the file")
+        progress("asking the file ...")
         differences = comparison.compare(expected, ask_file(jobs), jobs)
-        progress("making mistakes on purpose")
-        controls = comparison.controls(model, facts, jobs, expected)
+        progress("making mistakes on purpose ...")
+        controls = comparison.controls(truth, jobs, expected)
         precision = {}
         if full:
-            progress("finding all of the test set, by Detectron2 and by the file")
-            whole = [Job(one["file_name"], 1.0, facts["threshold"]) for one in records]
-            both = ask(model, facts, whole), ask_file(whole)
+            progress("finding all of the test set, by Detectron2 and by the file ...")
+            whole = [Job(record["file_name"]) for record in records]
+            both = truth.ask(whole), ask_file(whole)
             precision = comparison.average_precisions(cfg, records, both)
-    numbers = len(files), counts, differences, controls, precision
-    result = Export(os.fspath(out), facts, *numbers)
+    result = Export(os.fspath(out), facts, len(files), counts, differences, controls, precision)
     card = model_card(result).encode()
     write_atomically(out, lambda file: file.write(content) and None)
     write_atomically(out.parent / CARD, lambda file: file.write(card) and None)
@@ -190,8 +195,8 @@ def _check(run: Path, out: Path, to: str, weights: Path, size: Any, force: bool)
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     for path in (out, out.parent / CARD):
-        if path.is_dir() or (path.exists() and not force):
-            raise InputError(f"{path} exists; give --force to write over a file, or another folder")
+        if os.path.isdir(path) or (os.path.exists(path) and not force):
+            raise InputError(f"{path} exists; give another folder, or --force where it is a file")
 
 
 def _built(run: Path, weights: Path) -> tuple[DictConfig, nn.Module]:
@@ -209,22 +214,25 @@ def _built(run: Path, weights: Path) -> tuple[DictConfig, nn.Module]:
     return cfg, model
 
 
-def _facts(cfg: DictConfig, model: nn.Module, run: Path, to: str, tested: bool) -> dict[str, Any]:
+def _facts(
+    cfg: DictConfig, model: nn.Module, content: RunContent, to: str, tested: bool
+) -> dict[str, Any]:
     """What a stranger needs to run the file and to know what it is.
 
     Args:
-        tested: what the run's evaluation was of is what is exported.
+        content: what the report knows of the run.
+        tested: what its evaluation was of is what is exported.
     """
     mapper = cfg.dataloader.test.mapper
     resizing = mapper.augmentations[0] if len(mapper.augmentations) == 1 else {}
     short, longest = resizing.get("short_edge_length"), resizing.get("max_size")
-    if type(short) is not int or type(longest) is not int:
+    bilinear = resizing.get("interp", Image.BILINEAR) == Image.BILINEAR
+    if type(short) is not int or type(longest) is not int or not bilinear:
         raise InputError(
-            f"{run} prepares its test images otherwise than by one ResizeShortestEdge of one size, which is "
-            "all that a file can say"
+            f"{content.folder} prepares its test images otherwise than by one bilinear ResizeShortestEdge of "
+            "one size, which is all that a file can say"
         )
-    (content,), classes = build([run]).runs, classes_of(cfg)
-    verdicts = content.verdicts if tested and content.evaluation == "inference" else {}
+    record, classes = content.record, classes_of(cfg)
     facts = {
         "format": to,
         "made_by": f"ssl-backbones {__version__}",
@@ -237,16 +245,15 @@ def _facts(cfg: DictConfig, model: nn.Module, run: Path, to: str, tested: bool) 
         "long": longest,
         "fixed": None,
         "threshold": float(model.roi_heads.box_predictor.test_score_thresh),
-        "has_masks": bool(getattr(model.roi_heads, "mask_on", False)),
-        "backbone": content.record.get("weights", {}),
-        "recipe": content.published_recipe,
-        "recipe_fingerprint": content.record.get("fingerprint"),
+        "backbone": record.get("weights", {}),
+        "recipe": content.published_recipe if record else "not recorded",
+        "recipe_fingerprint": record.get("fingerprint", "not recorded"),
         "deviations": [f"{one.key}: {one.run} for {one.recipe}" for one in content.deviations],
         "test_set": str(cfg.dataloader.test.dataset.names),
         "average_precision": {
             name: asdict(one.interval)
-            for name, one in verdicts.items()
-            if name.endswith("/AP") and one.interval
+            for name, one in content.verdicts.items()
+            if tested and name.endswith("/AP") and one.interval
         },
     }
     if to == "safetensors":  # as text: whoever builds what a file names should have seen it

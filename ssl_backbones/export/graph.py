@@ -9,14 +9,11 @@ from typing import BinaryIO
 from unittest import mock
 
 import torch
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import fast_rcnn, mask_head
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import boxes as box_ops
-
-from ..fast.pooling.roi_pooler import FastROIPooler
 
 OPSET = 17  # the first with all that a Mask R-CNN is made of
 
@@ -31,9 +28,6 @@ class Graph(nn.Module):
 
     def __init__(self, model: nn.Module, fixed: Sequence[int] | None):
         super().__init__()
-        for module in model.modules():
-            if isinstance(module, FastROIPooler):
-                module.__class__ = ROIPooler  # the same parts, and operators that an exporter knows
         self.model, self._fixed = model, fixed
         self._of_size, self._paste = torch.jit.script(_of_size), torch.jit.script(_paste)
         self.eval().requires_grad_(False)

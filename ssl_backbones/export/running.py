@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,14 +28,17 @@ class ExportedDetector:
     """
 
     def __init__(self, path: str):
+        if not os.path.isfile(path):
+            raise InputError(f"there is no file {path}: give what tools/export.py wrote")
         self._path = path
         try:
+            if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+                raise ValueError("a checksum is wrong")  # torch asks for none
             self._facts, self._run = elsewhere.load(path)
-            self.classes = Classes(list(self._facts["classes"]), list(self._facts["category_ids"]))
-            self.classes.categories()
+            self.classes = _classes(self._facts)
             elsewhere.prepare(Image.new("RGB", (32, 32)), self._facts)
         except Exception as error:  # what a graph's own loader raises, or facts that are others
-            raise self._refusal(error) from error
+            raise _refusal(path, error) from error
 
     def mapper(self, record: Mapping[str, Any]) -> dict[str, Any]:
         image = elsewhere.read(record["file_name"])
@@ -42,27 +47,43 @@ class ExportedDetector:
     def __call__(self, images: Sequence[Mapping[str, Any]]) -> list[Instances]:
         try:
             found = [self._run(*one["given"]) for one in images]
-            for one in found:
-                self.classes.names[max(one.classes, default=0)]
+            if not {*np.concatenate([one.classes for one in found])} <= {
+                *range(len(self.classes.ids))
+            }:
+                raise ValueError("it finds classes that it does not name")
         except Exception as error:  # what a graph raises that is not of these facts
-            raise self._refusal(error) from error
+            raise _refusal(self._path, error) from error
         return [as_instances(*pair) for pair in zip(found, images, strict=True)]
 
-    def _refusal(self, why: Exception) -> InputError:
-        short = one_line(str(why))[:160]
-        return InputError(
-            f"{self._path} is damaged or no file of tools/export.py ({short}): export the run again"
-        )
+
+def classes_in(path: str, count: int) -> Classes | None:
+    """Those that an exported .safetensors names; None of another file.
+
+    Raises:
+        InputError: they are others than `count`.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            text = (file.metadata() or {}).get(elsewhere.FACTS)
+        classes = _classes(json.loads(text)) if text else None
+        if classes and len(classes.names) != count:
+            raise ValueError(f"it names {len(classes.names)} classes, and the config has {count}")
+    except Exception as error:
+        raise _refusal(path, error) from error
+    return classes
 
 
-def classes_in(path: str) -> Classes | None:
-    """Those that an exported .safetensors names; None of another file."""
-    if not path.endswith(".safetensors"):
-        return None
-    with safe_open(path, "np") as file:
-        text = (file.metadata() or {}).get(elsewhere.FACTS)
-    facts = json.loads(text) if text else None
-    return facts and Classes(facts["classes"], facts["category_ids"])
+def _classes(facts: Mapping[str, Any]) -> Classes:
+    classes = Classes(list(facts["classes"]), list(facts["category_ids"]))
+    classes.categories()  # refuses another number of ids
+    return classes
+
+
+def _refusal(path: str, why: Exception) -> InputError:
+    short = one_line(f"{type(why).__name__}: {why}")[:160]
+    return InputError(
+        f"{path} is damaged or no file of tools/export.py ({short}): export the run again"
+    )
 
 
 def as_instances(found: Found, record: Mapping[str, Any]) -> Instances:

@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_train_loader
+from detectron2.data import DatasetMapper, build_detection_train_loader
 from detectron2.data.detection_utils import read_image
+from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 
 from ssl_backbones.data.images import UnusableImageError, load
@@ -57,6 +58,17 @@ def test_a_mappers_own_fault_keeps_its_type(record):
 def test_what_is_no_file_is_named_with_the_systems_words(tmp_path):
     with pytest.raises(UnusableImageError, match=r"cannot be used: IsADirectoryError: .*directory"):
         load(read, {"file_name": str(tmp_path)})
+
+
+def test_an_image_of_which_a_small_recipe_leaves_nothing_is_named(tmp_path):
+    """193 times as wide as high is half a row at 96 pixels."""
+    path = tmp_path / "narrow.png"
+    Image.new("RGB", (579, 3)).save(path)
+    mapper = DatasetMapper(
+        False, augmentations=[ResizeShortestEdge([96, 96], 96)], image_format="RGB"
+    )
+    with pytest.raises(UnusableImageError, match="it is 579 x 3, of which a resize leaves nothing"):
+        load(mapper, {"file_name": str(path)})
 
 
 def test_an_rgb_image_of_16_bits_keeps_its_upper_bytes(tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,12 +18,14 @@ from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
+from torchvision.ops import boxes as box_ops
 
 from ssl_backbones import errors
 from ssl_backbones.engine.config import load_config
 from ssl_backbones.engine.recipe import recipe
 from ssl_backbones.errors import InputError
-from ssl_backbones.export import comparison, elsewhere, exporting
+from ssl_backbones.export import comparison, elsewhere, exporting, graph
 from ssl_backbones.export.comparison import LARGEST, difference_of
 from ssl_backbones.export.exporting import export
 from ssl_backbones.export.running import ExportedDetector, classes_in
@@ -57,6 +60,7 @@ def make_run(folder: Path, name: str, small: tuple[str, ...], *overrides: str) -
     weights = {"method": "dino", "source": "dino.pth", "license": "Apache-2.0"}
     record = {
         "recipe": recipe(cfg, slots=8),
+        "git": {},
         "environment": {},
         "starts": [],
         "weights": weights,
@@ -98,7 +102,9 @@ def check(result) -> None:
     assert set(result.differences) == set(LARGEST)
     assert all(value <= LARGEST[name] for name, value in result.differences.items())
     assert len(result.controls) == 3 and all(result.controls.values())
-    assert min(result.counts) == 0 and len(result.counts) == result.images + 2
+    # Beside each image once, the first at other sizes, and with all and none of its instances.
+    more = 2 if result.facts["fixed"] else 4
+    assert min(result.counts) == 0 and len(result.counts) == result.images + more
 
 
 KINDS = {
@@ -181,8 +187,9 @@ def test_the_average_precision_of_the_test_set_is_compared(vit_export, vit, imag
     monkeypatch.setattr(comparison, "LARGEST_OF_PRECISION", -1.0)
     monkeypatch.setattr(exporting, "instantiate", lambda cfg: instantiate(cfg)[:2])
     with pytest.raises(InputError, match="the exported file has bbox/AP"):
-        export(vit, vit / "fuller.ts", images=images, full=True, force=True)
-    assert not (vit / "fuller.ts").exists()
+        path = vit / "fuller.safetensors"
+        export(vit, path, "safetensors", images=images, full=True, force=True)
+    assert not path.exists()
 
 
 def test_weights_with_all_that_is_known(vit_weights, vit, tmp_path):
@@ -196,9 +203,21 @@ def test_weights_with_all_that_is_known(vit_weights, vit, tmp_path):
     config = yaml.unsafe_load(facts["config"])
     assert config["model"]["backbone"]["bottom_up"]["_target_"].endswith("build_vit")
     assert str(vit) not in facts["config"]
-    assert classes_in(vit_weights.path).names == facts["classes"]
-    save_file({"a": torch.zeros(1)}, tmp_path / "others.safetensors")
-    assert classes_in(str(tmp_path / "others.safetensors")) is None
+    assert classes_in(vit_weights.path, 10).names == facts["classes"]
+    assert (facts["order"], facts["mean"], facts["std"]) == (
+        config["dataloader"]["test"]["mapper"]["image_format"],
+        config["model"]["pixel_mean"],
+        config["model"]["pixel_std"],
+    )
+    altered = str(tmp_path / "altered.safetensors")
+    save_file({"a": torch.zeros(1)}, altered)
+    assert classes_in(altered, 10) is None
+    for text in ("{nope", "[1]", '{"classes": 5}', json.dumps({**facts, "category_ids": [1]})):
+        save_file({"a": torch.zeros(1)}, altered, metadata={elsewhere.FACTS: text})
+        with pytest.raises(InputError, match=r"is damaged or no file of tools/export.py"):
+            classes_in(altered, 10)
+    with pytest.raises(InputError, match="it names 10 classes, and the config has 3"):
+        classes_in(vit_weights.path, 3)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +244,71 @@ def test_a_file_that_says_what_cannot_be_is_refused(vit_export, monkeypatch, nam
         ExportedDetector(vit_export.path)
 
 
+def test_a_damaged_file_is_refused(vit_export, tmp_path):
+    """One bit of a weight, which torch's own reader takes."""
+    content = bytearray(Path(vit_export.path).read_bytes())
+    content[len(content) // 2] ^= 1
+    path = tmp_path / "damaged.ts"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is damaged or no file of .*checksum is wrong"):
+        ExportedDetector(str(path))
+    with pytest.raises(InputError, match=r"there is no file .*none\.ts"):
+        ExportedDetector(str(tmp_path / "none.ts"))
+
+
+def test_the_file_runs_where_nothing_of_ours_is(monkeypatch, tmp_path):
+    def load(path):
+        for name in ("detectron2", "ssl_backbones"):
+            with pytest.raises(ImportError):
+                __import__(name)
+        return {}, None
+
+    (tmp_path / "jobs.json").write_text("[]")
+    monkeypatch.setattr(elsewhere, "load", load)
+    with mock.patch.dict(sys.modules):
+        elsewhere.main("any", str(tmp_path / "jobs.json"), str(tmp_path))
+
+
+def test_boxes_are_chosen_as_without_a_trace(monkeypatch):
+    """A trace takes torchvision's way for few boxes, which rounds otherwise, for any number."""
+    random = torch.Generator().manual_seed(0)
+
+    def given(number: int) -> tuple[torch.Tensor, ...]:
+        corners = torch.rand(number, 2, generator=random) * 1300
+        sides = torch.rand(number, 2, generator=random) * 40 + 1
+        scores = torch.rand(number, generator=random)
+        classes = torch.randint(0, 80, (number,), generator=random)
+        return torch.cat([corners, corners + sides], 1), scores, classes
+
+    class Chosen(nn.Module):
+        def forward(self, *boxes):
+            return box_ops.batched_nms(*boxes, 0.5)
+
+    monkeypatch.setattr(graph, "Graph", lambda model, fixed: model)
+    traced = graph.trace(Chosen(), given(9))
+    many = given(60_000)
+    assert torch.equal(traced(*many), box_ops.batched_nms(*many, 0.5))
+    assert not torch.equal(traced(*many), box_ops._batched_nms_coordinate_trick(*many, 0.5))
+
+
+def test_an_image_is_prepared_as_detectron2_prepares_it(vit, tmp_path):
+    """Upright, in any mode, and made to fit."""
+    truth = comparison.Truth(load_config(str(vit / "config.yaml")), nn.Module(), [96, 128])
+    facts = {"fixed": [96, 128], "order": "RGB", "mean": [1.0, 2.0, 3.0], "threshold": 0.5}
+    random = np.random.default_rng(0)
+    for number, sides in enumerate([(101, 77), (31, 97), (131, 96), (64, 64), (255, 3)]):
+        pixels = random.integers(0, 256, (*sides[::-1], 3), dtype=np.uint8)
+        exif = Image.Exif()
+        exif[0x0112] = 1 + 5 * (number % 2)  # every other lies on its side
+        path = str(tmp_path / f"{number}.png")
+        Image.fromarray(pixels).save(path, exif=exif)
+        record = truth.mapped(comparison.Job(path))
+        whole, sizes, _ = elsewhere.prepare(elsewhere.read(path), facts)
+        assert [*sizes] == [record["height"], record["width"], *record["image"].shape[1:]]
+        assert np.array_equal(whole[:, : sizes[2], : sizes[3]], record["image"])
+        assert (whole[2, sizes[2] :] == 3).all() and (whole[0, :, sizes[3] :] == 1).all()
+
+
 def test_differences():
     """By hand: an instance belongs to the nearest box of its class, in whatever order they come."""
     boxes = np.array([[0, 0, 4, 4], [2, 2, 8, 8], [0, 0, 4, 4.5]], np.float32)
@@ -244,6 +328,8 @@ def test_differences():
     assert difference_of(found, other)["instances"] == 1
     nothing = elsewhere.Found(*(part[:0] for part in found))
     assert difference_of(nothing, nothing) == {"instances": 0}
+    turned = found._replace(masks=masks[:, :9])
+    assert difference_of(found, turned)["masks"] == np.inf
     broken = found._replace(boxes=np.full_like(boxes, np.nan))
     assert difference_of(found, broken)["boxes"] == np.inf
 
@@ -274,14 +360,17 @@ def test_grey_images_have_no_order_of_channels(vit, images, tmp_path):
         ("scores", "(instances|boxes|scores) differ by"),
         ("masks", "masks differ by"),
         ("order", "(instances|boxes) differ by"),
+        ("fixed", "(instances|boxes) differ by"),
+        ("threshold", "instances differ by"),
     ],
 )
 def test_a_spoilt_export_is_refused_and_leaves_nothing(vit, images, monkeypatch, part, why):
     content = exporting._content
 
     def spoil(to, model, facts, first):
-        if part == "order":  # what is said of the input, and nothing of the model
-            return content(to, model, {**facts, "order": "BGR"}, first)
+        wrong = {"order": "BGR", "fixed": [64, 96], "threshold": 0.5}
+        if part in wrong:  # what is said of the way to the model, and nothing of the model
+            return content(to, model, {**facts, part: wrong[part]}, first)
         predictor = model.roi_heads.box_predictor
         layer = {"boxes": predictor.bbox_pred, "scores": predictor.cls_score}.get(
             part, model.roi_heads.mask_head.predictor
@@ -299,6 +388,35 @@ def test_a_spoilt_export_is_refused_and_leaves_nothing(vit, images, monkeypatch,
     assert not list(vit.glob("spoilt*")) and not list(vit.glob(".export*"))
 
 
+def test_what_cannot_be_compared_is_refused(vit, images, monkeypatch):
+    """Nothing is found, a mistake shows nowhere, the test's images are made in a way that no file says."""
+    model_of = exporting.Detector
+
+    def strict(cfg, path):
+        found = model_of(cfg, path)
+        found.model.roi_heads.box_predictor.test_score_thresh = 1.0
+        return found
+
+    monkeypatch.setattr(exporting, "Detector", strict)
+    with pytest.raises(InputError, match="finds nothing in 3 images"):
+        export(vit, vit / "x.safetensors", "safetensors", images=images, force=True)
+    monkeypatch.setattr(exporting, "Detector", model_of)
+    monkeypatch.setattr(comparison, "LARGEST", dict.fromkeys(LARGEST, np.inf))
+    with pytest.raises(InputError, match="channels in the other order shows in none"):
+        export(vit, vit / "x.safetensors", "safetensors", images=images, force=True)
+    read = exporting.load_config
+
+    def nearest(file):
+        cfg = read(file)
+        cfg.dataloader.test.mapper.augmentations[0].interp = Image.NEAREST
+        return cfg
+
+    monkeypatch.setattr(exporting, "load_config", nearest)
+    with pytest.raises(InputError, match="otherwise than by one bilinear ResizeShortestEdge"):
+        export(vit, vit / "x.ts", images=images, force=True)
+    assert not list(vit.glob("x.*"))
+
+
 def test_the_card_is_one_that_the_hub_reads(vit_export, vit):
     hub = pytest.importorskip("huggingface_hub")
     card = hub.ModelCard.load(vit / "MODEL_CARD.md")
@@ -307,7 +425,7 @@ def test_the_card_is_one_that_the_hub_reads(vit_export, vit):
     assert yaml.safe_load(card.content.split("---")[1])["model-index"][0]["name"]
 
 
-def test_the_command(run_tool, vit, images, capsys):
+def test_the_command(run_tool, vit, images, capsys, tmp_path):
     words = (str(vit), str(vit / "told.ts"), "--force", "--images", *images)
     told = run_tool("tools/export.py", *words)
     assert told.returncode == 0, told.stderr
@@ -315,8 +433,8 @@ def test_the_command(run_tool, vit, images, capsys):
     assert "be surer with 20" in told.stdout
     assert f"written: {vit / 'told.ts'}" in told.stdout
     for words, why in (
-        ((str(vit), str(vit / "told.ts")), "told.ts exists; give --force"),
-        ((str(vit), str(vit / "x.ts")), "MODEL_CARD.md exists; give --force"),
+        ((str(vit), str(vit / "told.ts")), "told.ts exists; give another folder, or --force"),
+        ((str(vit), str(vit / "x.ts")), "MODEL_CARD.md exists; give another folder"),
         ((str(vit), str(vit / "told.onnx")), "must end in .ts"),
         ((str(vit / "nothing"), str(vit / "x.ts")), "is no folder of a run"),
         ((str(vit), str(vit / "x.ts"), "--size", "60", "64"), "in multiples of 32"),
@@ -332,6 +450,11 @@ def test_the_command(run_tool, vit, images, capsys):
         told = capsys.readouterr().err.strip().splitlines()
         assert told[-1].startswith("error: ") and why in told[-1]
         assert all(line.endswith(" ...") for line in told[:-1])
+    shutil.copytree(vit, tmp_path / "damaged")
+    (tmp_path / "damaged/run.json").write_text("{")
+    words = [str(tmp_path / "damaged"), str(tmp_path / "x.ts"), "--images", __file__]
+    assert main(words) == 2
+    assert "What was run is not known" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["onnx", "onnxruntime"])
