@@ -173,9 +173,9 @@ def _is_exported(args: argparse.Namespace) -> bool:
 
 
 def _detector(args: argparse.Namespace) -> tuple[Any, Classes]:
-    from ssl_backbones.export.running import ExportedDetector, classes_in
-
     if _is_exported(args):
+        from ssl_backbones.export.running import ExportedDetector
+
         exported = ExportedDetector(args.weights)
         return exported, exported.classes
     from ssl_backbones.engine.config import data_overrides, load_config
@@ -183,10 +183,7 @@ def _detector(args: argparse.Namespace) -> tuple[Any, Classes]:
     from ssl_backbones.prediction.output import classes_of
 
     cfg = load_config(args.config_file, [*data_overrides(args.data), *args.opts])
-    detector, classes = Detector(cfg, args.weights, averaged=args.ema), classes_of(cfg)
-    if args.weights.endswith(".safetensors"):
-        classes = classes_in(args.weights, len(classes.names)) or classes
-    return detector, classes
+    return Detector(cfg, args.weights, averaged=args.ema), classes_of(cfg)
 
 
 def _closing_words(args: argparse.Namespace, summary: Summary) -> str:

@@ -259,7 +259,8 @@ def _facts(
     if to == "safetensors":  # as text: whoever builds what a file names should have seen it
         held = OmegaConf.to_container(cfg, resolve=True)
         test = {"test": held["dataloader"]["test"]}
-        parts = {"model": held["model"], "dataloader": test, "train": {}}
+        named = {"names": classes.names, "ids": classes.ids}
+        parts = {"model": held["model"], "dataloader": test, "train": {}, "exported_classes": named}
         facts["config"] = yaml.dump(parts)
     return facts
 

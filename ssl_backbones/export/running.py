@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
-from safetensors import safe_open
 
 from ..errors import InputError, one_line
 from ..prediction.output import Classes
@@ -35,10 +33,11 @@ class ExportedDetector:
             if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
                 raise ValueError("a checksum is wrong")  # torch asks for none
             self._facts, self._run = elsewhere.load(path)
-            self.classes = _classes(self._facts)
+            self.classes = Classes(list(self._facts["classes"]), list(self._facts["category_ids"]))
+            self.classes.categories()  # refuses another number of ids
             elsewhere.prepare(Image.new("RGB", (32, 32)), self._facts)
         except Exception as error:  # what a graph's own loader raises, or facts that are others
-            raise _refusal(path, error) from error
+            raise self._refusal(error) from error
 
     def mapper(self, record: Mapping[str, Any]) -> dict[str, Any]:
         image = elsewhere.read(record["file_name"])
@@ -47,43 +46,18 @@ class ExportedDetector:
     def __call__(self, images: Sequence[Mapping[str, Any]]) -> list[Instances]:
         try:
             found = [self._run(*one["given"]) for one in images]
-            if not {*np.concatenate([one.classes for one in found])} <= {
-                *range(len(self.classes.ids))
-            }:
+            kinds = np.concatenate([one.classes for one in found])
+            if not {*kinds} <= {*range(len(self.classes.ids))}:
                 raise ValueError("it finds classes that it does not name")
         except Exception as error:  # what a graph raises that is not of these facts
-            raise _refusal(self._path, error) from error
+            raise self._refusal(error) from error
         return [as_instances(*pair) for pair in zip(found, images, strict=True)]
 
-
-def classes_in(path: str, count: int) -> Classes | None:
-    """Those that an exported .safetensors names; None of another file.
-
-    Raises:
-        InputError: they are others than `count`.
-    """
-    try:
-        with safe_open(path, "np") as file:
-            text = (file.metadata() or {}).get(elsewhere.FACTS)
-        classes = _classes(json.loads(text)) if text else None
-        if classes and len(classes.names) != count:
-            raise ValueError(f"it names {len(classes.names)} classes, and the config has {count}")
-    except Exception as error:
-        raise _refusal(path, error) from error
-    return classes
-
-
-def _classes(facts: Mapping[str, Any]) -> Classes:
-    classes = Classes(list(facts["classes"]), list(facts["category_ids"]))
-    classes.categories()  # refuses another number of ids
-    return classes
-
-
-def _refusal(path: str, why: Exception) -> InputError:
-    short = one_line(f"{type(why).__name__}: {why}")[:160]
-    return InputError(
-        f"{path} is damaged or no file of tools/export.py ({short}): export the run again"
-    )
+    def _refusal(self, why: Exception) -> InputError:
+        short = one_line(f"{type(why).__name__}: {why}")[:160]
+        return InputError(
+            f"{self._path} is damaged or no file of tools/export.py ({short}): export the run again"
+        )
 
 
 def as_instances(found: Found, record: Mapping[str, Any]) -> Instances:

@@ -46,12 +46,15 @@ class Classes(NamedTuple):
 def classes_of(cfg: DictConfig) -> Classes:
     """The classes of the config's datasets, whose images need not be there.
 
-    Datasets that are not registered, or have another number of classes than the model, gives "class 0",
-    "class 1", ... with these numbers for ids, and a warning.
+    A config that tools/export.py wrote names them itself, in `exported_classes`. Datasets that are not
+    registered, or have another number of classes than the model, give "class 0", "class 1", ... with these
+    numbers for ids, and a warning.
 
     Raises:
         InputError: neither the dataset nor the config says how many classes there are.
     """
+    if exported := cfg.get("exported_classes"):
+        return Classes(list(exported.names), list(exported.ids))
     counts = (OmegaConf.select(cfg, key) for key in NUM_CLASSES)
     count = next((count for count in counts if count is not None), None)
     # The model's classes are those of the training data, in its order; that need not be there.

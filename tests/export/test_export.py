@@ -15,9 +15,9 @@ import yaml
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.data.transforms import ResizeShortestEdge
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torchvision.ops import boxes as box_ops
 
@@ -28,8 +28,9 @@ from ssl_backbones.errors import InputError
 from ssl_backbones.export import comparison, elsewhere, exporting, graph
 from ssl_backbones.export.comparison import LARGEST, difference_of
 from ssl_backbones.export.exporting import export
-from ssl_backbones.export.running import ExportedDetector, classes_in
+from ssl_backbones.export.running import ExportedDetector
 from ssl_backbones.prediction.detector import Detector
+from ssl_backbones.prediction.output import classes_of
 from ssl_backbones.tools import predict
 from ssl_backbones.tools.export import main
 
@@ -192,7 +193,7 @@ def test_the_average_precision_of_the_test_set_is_compared(vit_export, vit, imag
     assert not path.exists()
 
 
-def test_weights_with_all_that_is_known(vit_weights, vit, tmp_path):
+def test_weights_with_all_that_is_known(vit_weights, vit):
     check(vit_weights)
     with safe_open(vit_weights.path, "np") as file:
         facts = json.loads(file.metadata()[elsewhere.FACTS])
@@ -203,21 +204,17 @@ def test_weights_with_all_that_is_known(vit_weights, vit, tmp_path):
     config = yaml.unsafe_load(facts["config"])
     assert config["model"]["backbone"]["bottom_up"]["_target_"].endswith("build_vit")
     assert str(vit) not in facts["config"]
-    assert classes_in(vit_weights.path, 10).names == facts["classes"]
     assert (facts["order"], facts["mean"], facts["std"]) == (
         config["dataloader"]["test"]["mapper"]["image_format"],
         config["model"]["pixel_mean"],
         config["model"]["pixel_std"],
     )
-    altered = str(tmp_path / "altered.safetensors")
-    save_file({"a": torch.zeros(1)}, altered)
-    assert classes_in(altered, 10) is None
-    for text in ("{nope", "[1]", '{"classes": 5}', json.dumps({**facts, "category_ids": [1]})):
-        save_file({"a": torch.zeros(1)}, altered, metadata={elsewhere.FACTS: text})
-        with pytest.raises(InputError, match=r"is damaged or no file of tools/export.py"):
-            classes_in(altered, 10)
-    with pytest.raises(InputError, match="it names 10 classes, and the config has 3"):
-        classes_in(vit_weights.path, 3)
+    # A stranger has no dataset of these names.
+    config["dataloader"]["test"]["dataset"]["names"] = "of_somebody"
+    assert (
+        classes_of(OmegaConf.create(config, flags={"allow_objects": True})).names
+        == facts["classes"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,7 +241,7 @@ def test_a_file_that_says_what_cannot_be_is_refused(vit_export, monkeypatch, nam
         ExportedDetector(vit_export.path)
 
 
-def test_a_damaged_file_is_refused(vit_export, tmp_path):
+def test_a_damaged_file_is_refused(vit_export, images, tmp_path, monkeypatch):
     """One bit of a weight, which torch's own reader takes."""
     content = bytearray(Path(vit_export.path).read_bytes())
     content[len(content) // 2] ^= 1
@@ -254,6 +251,13 @@ def test_a_damaged_file_is_refused(vit_export, tmp_path):
         ExportedDetector(str(path))
     with pytest.raises(InputError, match=r"there is no file .*none\.ts"):
         ExportedDetector(str(tmp_path / "none.ts"))
+    facts, run = elsewhere.load(vit_export.path)
+    altered = {**facts, "classes": ["one"], "category_ids": [1]}
+    monkeypatch.setattr(elsewhere, "load", lambda path: (altered, run))
+    detector = ExportedDetector(vit_export.path)
+    image = detector.mapper({"file_name": images[0], "height": 38, "width": 64})
+    with pytest.raises(InputError, match="it finds classes that it does not name"):
+        detector([image])
 
 
 def test_the_file_runs_where_nothing_of_ours_is(monkeypatch, tmp_path):
