@@ -195,9 +195,9 @@ def controls(truth: Truth, jobs: Sequence[Job], expected: Sequence[Found]) -> di
         "no normalisation": (jobs, lambda pixels: pixels * model.pixel_std + model.pixel_mean),
         "another score threshold": (others, lambda pixels: pixels),
     }
-    inputs = [truth.mapped(job)["image"].float() for job in jobs]
     numbers = {}
     for name, (asked, wrong) in mistakes.items():
+        inputs = (truth.mapped(job)["image"].float() for job in jobs)
         if asked is jobs and all(torch.equal(wrong(pixels), pixels) for pixels in inputs):
             continue
         pairs = map(difference_of, expected, truth.ask(asked, wrong))

@@ -120,12 +120,12 @@ def export(
     _check(run, out, to, weights, size, force)
     progress("loading the run ...")
     cfg, model = _built(run, weights)
-    (content,) = build([run]).runs
-    for problem in content.problems:
+    (known,) = build([run]).runs
+    for problem in known.problems:
         if "run.json" in problem:  # of which the file would say nothing, as if there were nothing
             progress(problem)
     tested = os.path.abspath(weights) == os.path.abspath(final)
-    facts = _facts(cfg, model, content, to, tested and content.evaluation == "inference")
+    facts = _facts(cfg, model, known, to, tested and known.evaluation == "inference")
     records: list[dict[str, Any]] = []
     if full or not images:
         check_dataset(cfg, "test")
@@ -215,12 +215,12 @@ def _built(run: Path, weights: Path) -> tuple[DictConfig, nn.Module]:
 
 
 def _facts(
-    cfg: DictConfig, model: nn.Module, content: RunContent, to: str, tested: bool
+    cfg: DictConfig, model: nn.Module, known: RunContent, to: str, tested: bool
 ) -> dict[str, Any]:
     """What a stranger needs to run the file and to know what it is.
 
     Args:
-        content: what the report knows of the run.
+        known: of the run, by its report.
         tested: what its evaluation was of is what is exported.
     """
     mapper = cfg.dataloader.test.mapper
@@ -229,10 +229,10 @@ def _facts(
     bilinear = resizing.get("interp", Image.BILINEAR) == Image.BILINEAR
     if type(short) is not int or type(longest) is not int or not bilinear:
         raise InputError(
-            f"{content.folder} prepares its test images otherwise than by one bilinear ResizeShortestEdge of "
+            f"{known.folder} prepares its test images otherwise than by one bilinear ResizeShortestEdge of "
             "one size, which is all that a file can say"
         )
-    record, classes = content.record, classes_of(cfg)
+    record, classes = known.record, classes_of(cfg)
     facts = {
         "format": to,
         "made_by": f"ssl-backbones {__version__}",
@@ -246,13 +246,13 @@ def _facts(
         "fixed": None,
         "threshold": float(model.roi_heads.box_predictor.test_score_thresh),
         "backbone": record.get("weights", {}),
-        "recipe": content.published_recipe if record else "not recorded",
+        "recipe": known.published_recipe if record else "not recorded",
         "recipe_fingerprint": record.get("fingerprint", "not recorded"),
-        "deviations": [f"{one.key}: {one.run} for {one.recipe}" for one in content.deviations],
+        "deviations": [f"{one.key}: {one.run} for {one.recipe}" for one in known.deviations],
         "test_set": str(cfg.dataloader.test.dataset.names),
         "average_precision": {
             name: asdict(one.interval)
-            for name, one in content.verdicts.items()
+            for name, one in known.verdicts.items()
             if tested and name.endswith("/AP") and one.interval
         },
     }
